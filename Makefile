@@ -1,0 +1,64 @@
+# Ringer: one non-recursive makefile. `make` builds out/rel and ./ringer;
+# MODE=dbg|asan|ubsan|tsan|cov picks another build, CC=clang the compiler.
+MODE ?= rel
+CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
+O := out/$(MODE)
+
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
+CPPFLAGS := -I. -Iinclude -I$(O)/gen -D_GNU_SOURCE
+CFLAGS_rel := -O2 -g
+CFLAGS_dbg := -O1 -g3 -DRINGER_DEBUG=1
+CFLAGS_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer -DRINGER_DEBUG=1
+CFLAGS_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all -DRINGER_DEBUG=1
+CFLAGS_tsan := -O1 -g -fsanitize=thread
+CFLAGS_cov := -O1 -g --coverage
+CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-math-errno $(WARN) $(CFLAGS_$(MODE)) $(EXTRA_CFLAGS)
+LDFLAGS := -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(MODE))) $(if $(STATIC),-static)
+LIBS := -lZydis $(if $(STATIC),-lZycore)
+
+ifeq ($(filter $(MODE),rel dbg asan ubsan tsan cov),)
+$(error MODE must be one of rel dbg asan ubsan tsan cov, not '$(MODE)')
+endif
+
+all: $(O)/ringer ringer
+
+# Each directory says what it builds.
+LIB_SRC :=
+CLI_SRC :=
+include $(wildcard */*.mk */*/*.mk)
+
+LIB_OBJ := $(LIB_SRC:%.c=$(O)/%.o)
+CLI_OBJ := $(CLI_SRC:%.c=$(O)/%.o)
+
+$(O)/libringer.a: $(LIB_OBJ)
+	@rm -f $@
+	@ar rcs $@ $(LIB_OBJ)
+
+$(O)/ringer: $(CLI_OBJ) $(O)/libringer.a
+	@echo "  LD    $@"
+	@$(CC) $(LDFLAGS) -o $@ $(CLI_OBJ) $(O)/libringer.a $(LIBS)
+
+$(O)/%.o: %.c | deps
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(subst /,_,$(basename $<))) -MMD -MP -c -o $@ $<
+
+ifeq ($(MODE),rel)
+ringer: $(O)/ringer
+	@ln -sfn $(O)/ringer ringer
+else
+ringer:
+endif
+
+# Packages needed to build and test; installs what is missing (scripts/deps.sh).
+deps: | out/.deps-build
+out/.deps-build: scripts/deps.sh
+	@mkdir -p out
+	@sh scripts/deps.sh build && touch $@
+
+clean:
+	rm -rf out ringer
+
+.PHONY: all deps clean ringer
+.DELETE_ON_ERROR:
+-include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_DEPS)

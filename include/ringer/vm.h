@@ -1,0 +1,118 @@
+/*
+ * A virtual machine: memory, map, vCPUs, devices, clock, and the ways it can end.
+ * No file-scope state: two VMs fit in one process.
+ *
+ * Lock order (outermost first): vm->device_lock, then a device's own lock
+ * (local APIC), then the clock's heap lock. vm_exclusive is taken with no lock
+ * held or with the device lock held.
+ */
+#ifndef RINGER_VM_H
+#define RINGER_VM_H
+
+#include <stdatomic.h>
+
+#include "ringer/dev.h"
+#include "ringer/gpa.h"
+#include "ringer/host.h"
+#include "ringer/vcpu.h"
+
+#define VM_MAX_CPUS 64
+#define VM_MAX_DEVS 64
+
+enum vm_end {
+    VM_END_NONE,
+    VM_END_POWEROFF,     /* ACPI S5, or Ctrl-A x */
+    VM_END_RESET,        /* guest reset with --no-reboot */
+    VM_END_TRIPLE_FAULT, /* with --no-reboot or always when nothing handles it */
+    VM_END_PANIC,        /* guest said it panicked (pvpanic) */
+    VM_END_DEBUG_EXIT,   /* isa-debug-exit; vm->end_code holds the value */
+    VM_END_QUIT,         /* the user asked (escape sequence, SIGTERM) */
+    VM_END_ERROR,        /* our own error; message already logged */
+};
+
+struct trace;
+
+struct vm {
+    struct gpa_map *mem, *pio;
+    uint64_t ram_size;
+    uint8_t *ram;             /* one host mapping of all RAM */
+    int ram_fd;               /* host file handle of it, -1 if none */
+    uint32_t *ram_flags;
+
+    unsigned ncpu;
+    struct vcpu *cpu[VM_MAX_CPUS];
+    const struct engine_ops *engine;
+    void *engine_priv;
+    struct x86_cpuid_policy *cpuid;
+
+    struct host_mutex *device_lock;
+    struct clock *clock;
+    uint64_t tsc_khz;
+
+    /* The interrupt controller, provided by the board. intr_pending must be callable from any thread. */
+    struct {
+        bool (*pending)(struct vcpu *v);      /* a maskable interrupt could be taken if IF allows */
+        int (*ack)(struct vcpu *v);           /* take it: vector, or -1 if it went away */
+        int (*rdmsr)(struct vcpu *v, uint32_t msr, uint64_t *val); /* APIC_BASE, x2APIC, TSC_DEADLINE, paravirtual */
+        int (*wrmsr)(struct vcpu *v, uint32_t msr, uint64_t val);
+        uint64_t (*cr8_read)(struct vcpu *v);
+        void (*cr8_write)(struct vcpu *v, uint64_t val);
+        void (*reset)(struct vcpu *v, bool init);
+    } intc;
+
+    void (*reset_machine)(struct vm *vm); /* board: devices and guest memory back to boot state */
+    void *board;
+
+    struct host_mutex *state_lock;
+    struct host_event *done;
+    _Atomic int end;      /* enum vm_end */
+    int end_code;
+    _Atomic bool reset_wanted;
+    bool no_reboot;
+
+    /* exclusive section */
+    struct host_mutex *excl_lock;
+    struct host_cond *excl_cond;
+    _Atomic int excl_wanted;
+
+    struct trace *trace;  /* NULL: off */
+    uint64_t start_ns, wall_start;
+    void (*log)(void *ctx, const char *line);
+    void *log_ctx;
+};
+
+struct vm_config {
+    uint64_t ram_size; /* bytes, multiple of 2 MiB is best, 1 MiB least */
+    unsigned ncpu;
+    const struct engine_ops *engine;
+    bool no_reboot;
+};
+
+struct vm *vm_new(const struct vm_config *cfg, char *err, size_t errcap);
+void vm_free(struct vm *vm);
+
+/* Start all vCPU threads; wait for the end; stop and join the threads. vm_wait returns the end reason. */
+int vm_start(struct vm *vm, char *err, size_t errcap);
+enum vm_end vm_wait(struct vm *vm);
+/* Ask for the end, from any thread, lock-free, async-signal-safe up to the wake-up. The first reason wins. */
+void vm_request_end(struct vm *vm, enum vm_end why, int code);
+/* Ask for a machine reset (keyboard controller, ACPI reset register, triple fault): ends the VM when no_reboot. */
+void vm_request_reset(struct vm *vm);
+
+/* Replace the guest-physical map (or the port map): takes an exclusive section, flushes TLBs, tells the engine. */
+void vm_set_map(struct vm *vm, struct gpa_map *mem);
+void vm_set_pio(struct vm *vm, struct gpa_map *pio);
+
+/* Exclusive section: on return every other vCPU is at a safe point and stays there. self: the calling vCPU or NULL. Nests not. */
+void vm_exclusive_begin(struct vm *vm, struct vcpu *self);
+void vm_exclusive_end(struct vm *vm, struct vcpu *self);
+
+/* RAM was written behind the engine's back (device DMA, loader). Cheap when the pages hold no code. */
+void vm_ram_written(struct vm *vm, struct vcpu *writer, uint64_t gpa, uint64_t len);
+
+/* A DMA view of this VM for devices. */
+struct dma vm_dma(struct vm *vm);
+
+void vm_log(struct vm *vm, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

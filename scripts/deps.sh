@@ -1,0 +1,35 @@
+#!/bin/sh
+# Install the Debian packages Ringer needs: deps.sh build | test | bench.
+# As root or through sudo; otherwise prints the one command to run.
+set -eu
+build="gcc make libc6-dev libzydis-dev"
+test="libcmocka-dev nasm clang cpio xz-utils zstd busybox-static libclang-rt-14-dev binutils qemu-system-x86"
+bench="bochs qemu-system-x86 busybox-static cpio hyperfine python3"
+run="busybox-static cpio xz-utils"
+want=""
+for set in "${@:-build}"; do
+    case $set in
+    build) want="$want $build" ;;
+    run) want="$want $build $run" ;;
+    test) want="$want $build $run $test" ;;
+    bench) want="$want $build $run $bench" ;;
+    *) echo "deps.sh: unknown set '$set'" >&2; exit 2 ;;
+    esac
+done
+missing=""
+for p in $want; do
+    case $(dpkg-query -W -f '${Status}' "$p" 2>/dev/null) in
+    "install ok installed") ;;
+    *) case " $missing " in *" $p "*) ;; *) missing="$missing $p" ;; esac ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+cmd="apt-get install -y --no-install-recommends$missing"
+if [ "$(id -u)" = 0 ]; then sudo=""; elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then sudo="sudo"; else
+    echo "Ringer needs packages that are not installed. Run this once, then try again:" >&2
+    echo "  sudo apt-get update && sudo $cmd" >&2
+    exit 1
+fi
+echo "installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive $cmd -qq >/dev/null

@@ -1,0 +1,46 @@
+/*
+ * Software TLB: state embedded in struct x86_cpu (see x86/mmu.h for the functions).
+ *
+ * In a nutshell: a direct-mapped cache of linear page -> host pointer, three
+ * contexts deep because the same page has other rights for user accesses,
+ * supervisor accesses, and supervisor accesses with SMAP suspended
+ * (RFLAGS.AC = 1). An entry's tag is the linear page address with the current
+ * generation in its low 12 bits, so that a full flush is one increment and a
+ * page-crossing or stale access simply misses.
+ */
+#ifndef X86_MMU_STATE_H
+#define X86_MMU_STATE_H
+
+#include <stdint.h>
+
+#define X86_TLB_BITS 10
+#define X86_TLB_SIZE (1u << X86_TLB_BITS)
+#define X86_ITLB_SIZE 256u
+
+enum x86_tlb_ctx { X86_TLB_USER, X86_TLB_SUPER, X86_TLB_SUPER_AC, X86_TLB_NCTX };
+
+struct x86_tlb_entry {
+    uint64_t tag_r, tag_w; /* linear page | generation; 0 = never matches */
+    uint64_t addend;       /* host address = linear address + addend */
+    uint64_t gpa;          /* guest-physical page address */
+};
+
+/* Instruction-fetch translations; only RAM and ROM (anything else is fetched bytewise, uncached). */
+struct x86_itlb_entry {
+    uint64_t tag; /* linear page | generation */
+    uint64_t gpa; /* guest-physical page address */
+    const uint8_t *host;
+};
+
+struct x86_mmu {
+    struct x86_tlb_entry *cur; /* = tlb[context of CPL/AC/SMAP]; kept by x86_mmu_update_ctx */
+    uint64_t gen;              /* 1..4095, never 0 */
+    const struct gpa_map *map; /* current guest-physical map */
+    uint32_t page_bit;         /* this vCPU's bit in gpa page flags (GPA_PF_WRITER) */
+    uint64_t large_lo, large_hi; /* linear range covering every cached fragment of a large page */
+    uint64_t flushes, walks;   /* statistics */
+    struct x86_tlb_entry tlb[X86_TLB_NCTX][X86_TLB_SIZE];
+    struct x86_itlb_entry itlb[2][X86_ITLB_SIZE]; /* [user?] */
+};
+
+#endif
