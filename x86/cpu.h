@@ -162,6 +162,7 @@ enum x86_activity {
 };
 
 struct x86_cpu;
+struct x86_thunks; /* host code that runs the guest's FP and vector instructions (x86/thunk.h) */
 
 /* One port or MMIO access. addr is a port or a guest-physical address; size 1, 2, 4 or 8. */
 struct x86_io {
@@ -199,6 +200,9 @@ struct x86_env_ops {
     bool (*random)(void *env, uint64_t *val);
     /* Observe an exception or interrupt being delivered (stats, trace); may be NULL. */
     void (*event)(void *env, const struct x86_exc *exc);
+    /* CR0.NE = 0 and an unmasked x87 exception is pending at a waiting instruction: FERR# is asserted (IRQ 13 on a PC). The
+     * instruction then executes, as with IGNNE# asserted by the board (SDM Vol. 1, 8.7.2); may be NULL. */
+    void (*ferr)(void *env);
 };
 
 #define X86_NMTRR_VAR 8
@@ -254,6 +258,7 @@ struct x86_cpu {
     uint64_t monitor_addr; /* guest-physical line armed by MONITOR, ~0 if none */
 
     struct x86_fpu fpu;
+    struct x86_thunks *thunks; /* made by x86_fpu_init or at first use; freed by x86_fpu_fini; survives reset */
 
     struct x86_mmu mmu; /* software TLB, see x86/mmu.h */
 

@@ -26,6 +26,15 @@ extern const struct x86_exec_entry x86_exec_far[];    /* segment loads, far tran
 extern const struct x86_exec_entry x86_exec_fpu[];    /* x87, MMX, SSE.., AVX.., XSAVE family, crypto: run on the host CPU */
 extern const struct x86_exec_entry x86_exec_int[];    /* general-purpose integer instructions, generic (not specialised) form */
 
+/* --- x87, vector state (x86/fpu.c) ------------------------------------- */
+/* Make / free the vCPU's cache of host code (c->thunks). 0, or -1 when out of memory. Idempotent. */
+int x86_fpu_init(struct x86_cpu *c);
+void x86_fpu_fini(struct x86_cpu *c);
+/* State after power-up (SDM Vol. 3A, table 9-1: FNINIT differs): all x87, MMX, XMM, YMM and MXCSR. */
+void x86_fpu_reset(struct x86_cpu *c);
+/* XINUSE as XGETBV with ECX = 1 returns it, before masking with XCR0 (SDM Vol. 1, 13.6). */
+uint64_t x86_xinuse(const struct x86_cpu *c);
+
 /* --- addressing ------------------------------------------------------- */
 
 /* Offset part of insn.mem, truncated to the address size. */

@@ -96,6 +96,9 @@ struct x86_insn {
     struct x86_memref mem; /* valid if some operand is X86_OPND_MEM */
     int64_t imm, imm2;
     uint8_t bytes[X86_MAX_INSN + 1];
+    /* Executors' own cache for this instruction (x86/thunk.c); zeroed by the decoder. Written through the const pointer an
+     * executor gets: decoded instructions are private to one vCPU and never live in read-only memory. */
+    uint64_t thunk;
 };
 
 /* What the decoder needs to know of the CPU mode. */

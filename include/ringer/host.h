@@ -56,7 +56,8 @@ void host_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* --- guarded execution ------------------------------------------------- */
 /* Call fn(arg) so that a CPU fault inside it comes back as a result instead of ending the process:
- * returns -1 if it completed, else the x86 vector (0 #DE, 6 #UD, 13 #GP, 14 #PF, 16 #MF, 17 #AC, 19 #XM) with *addr the faulting data address.
+ * returns -1 if it completed, else the x86 vector (0 #DE, 6 #UD, 13 #GP, 14 #PF, 16 #MF, 17 #AC, 19 #XM) with *addr the faulting data address
+ * (19 #XM: the MXCSR at the fault, flags of the exception included).
  * fn runs with callee-saved registers restored as by longjmp; it must hold no lock. The thread's MXCSR and x87 control are restored. */
 int host_guarded(void (*fn)(void *), void *arg, uint64_t *addr);
 
