@@ -14,7 +14,7 @@ CFLAGS_tsan := -O1 -g -fsanitize=thread
 CFLAGS_cov := -O1 -g --coverage
 CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-math-errno $(WARN) $(CFLAGS_$(MODE)) $(EXTRA_CFLAGS)
 LDFLAGS := -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(MODE))) $(if $(STATIC),-static)
-LIBS := -lZydis $(if $(STATIC),-lZycore)
+LIBS := -lZydis -lZycore
 
 ifeq ($(filter $(MODE),rel dbg asan ubsan tsan cov),)
 $(error MODE must be one of rel dbg asan ubsan tsan cov, not '$(MODE)')

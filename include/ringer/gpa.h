@@ -23,6 +23,7 @@ struct gpa_range {
     uint64_t start, size; /* bytes; RAM and ROM: multiples of 4096 */
     uint8_t kind;         /* enum gpa_kind */
     bool nolock;          /* GPA_IO: the device locks for itself; no VM device lock is taken */
+    bool percpu;          /* GPA_IO: answered by the accessing vCPU's own local APIC (vcpu->lapic), dev is unused */
     uint8_t *host;        /* RAM, ROM */
     uint32_t *page_flags; /* RAM, ROM: one word per page, shared by all maps over the same memory */
     uint64_t host_off;    /* RAM: offset in the VM's RAM file (hosts that map it elsewhere: KVM, sandbox) */

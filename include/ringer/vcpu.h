@@ -9,6 +9,7 @@
 #include "ringer/engine.h"
 #include "ringer/exit.h"
 #include "x86/cpu.h"
+#include "x86/exec.h"
 
 struct vm;
 struct host_thread;
@@ -35,6 +36,10 @@ struct vcpu {
 
     _Atomic uint32_t requests;
     _Atomic uint8_t sipi_vector;
+    _Atomic bool sleeping; /* waiting on wake: requests must set it */
+    bool irq_waiting;      /* an interrupt is pending that IF or the shadow held back; see vcpu_irq_rearm */
+    bool nmi_pending;      /* an NMI was taken from requests but is blocked */
+    bool exclusive;        /* this vCPU holds the VM's exclusive section */
     _Atomic bool in_guest; /* executing guest code: holds TLB pointers; false at safe points, in vcpu_io, when halted */
 
     const struct engine_ops *engine;
@@ -61,6 +66,20 @@ void vcpu_request(struct vcpu *v, uint32_t bits);
 static inline uint32_t vcpu_requests(const struct vcpu *v)
 {
     return atomic_load_explicit(&v->requests, memory_order_relaxed);
+}
+
+/* Engines that inject by themselves: call after every instruction that may have made a held-back interrupt or NMI deliverable
+ * (STI, POPF, IRET, SYSRET, end of an interrupt shadow, task switch, ...); raises the request again. Own thread only. */
+static inline void vcpu_irq_rearm(struct vcpu *v)
+{
+    if (__builtin_expect(v->irq_waiting && x86_irq_allowed(&v->cpu), 0)) {
+        v->irq_waiting = false;
+        atomic_fetch_or(&v->requests, VREQ_INTR);
+    }
+    if (__builtin_expect(v->nmi_pending && x86_nmi_allowed(&v->cpu), 0)) {
+        v->nmi_pending = false;
+        atomic_fetch_or(&v->requests, VREQ_NMI);
+    }
 }
 
 /* Engines without their own interrupt controller, at an instruction boundary with a request pending: handle what can be handled here

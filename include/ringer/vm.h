@@ -30,10 +30,20 @@ enum vm_end {
     VM_END_ERROR,        /* our own error; message already logged */
 };
 
-struct trace;
+struct vm;
+
+/* Observers of a running machine (core/trace.h makes one that writes text). Any hook may be NULL; called on the vCPU's thread. */
+struct vm_trace {
+    bool insns; /* engines: run one instruction at a time and report each */
+    void (*insn)(struct vm_trace *t, struct vcpu *v);                    /* before the instruction at cpu.rip */
+    void (*event)(struct vm_trace *t, struct vcpu *v, const struct x86_exc *exc);
+    void (*io)(struct vm_trace *t, struct vcpu *v, const struct x86_io *io, const char *dev);
+    void (*exit)(struct vm_trace *t, struct vcpu *v, const struct vcpu_exit *exit);
+};
 
 struct vm {
     struct gpa_map *mem, *pio;
+    struct gpa_map *ram_map;  /* the RAM of mem alone; never changes, so that DMA needs no lock */
     uint64_t ram_size;
     uint8_t *ram;             /* one host mapping of all RAM */
     int ram_fd;               /* host file handle of it, -1 if none */
@@ -48,6 +58,7 @@ struct vm {
     struct host_mutex *device_lock;
     struct clock *clock;
     uint64_t tsc_khz;
+    struct tsc_scale *tsc; /* core/clock.h: virtual time to time-stamp counter */
 
     /* The interrupt controller, provided by the board. intr_pending must be callable from any thread. */
     struct {
@@ -58,13 +69,15 @@ struct vm {
         uint64_t (*cr8_read)(struct vcpu *v);
         void (*cr8_write)(struct vcpu *v, uint64_t val);
         void (*reset)(struct vcpu *v, bool init);
+        /* Guest-physical page of the vCPU's own local APIC registers; UINT64_MAX: not mapped. */
+        uint64_t (*local_page)(struct vcpu *v);
     } intc;
 
     void (*reset_machine)(struct vm *vm); /* board: devices and guest memory back to boot state */
     void *board;
 
     struct host_mutex *state_lock;
-    struct host_event *done;
+    struct host_event *done; /* set on end and on a wanted reset */
     _Atomic int end;      /* enum vm_end */
     int end_code;
     _Atomic bool reset_wanted;
@@ -75,8 +88,9 @@ struct vm {
     struct host_cond *excl_cond;
     _Atomic int excl_wanted;
 
-    struct trace *trace;  /* NULL: off */
-    uint64_t start_ns, wall_start;
+    struct vm_trace *trace; /* NULL: off */
+    uint64_t unmapped[4]; /* accesses nothing answered: memory read, write, port read, write; relaxed atomics */
+    uint64_t start_ns;    /* host_now() at creation */
     void (*log)(void *ctx, const char *line);
     void *log_ctx;
 };

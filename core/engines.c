@@ -1,0 +1,7 @@
+/* The engines built into this binary, highest rank first. */
+#include "ringer/engine.h"
+
+const struct engine_ops *const ringer_engines[] = {
+    &engine_interp,
+    NULL,
+};
