@@ -59,6 +59,13 @@ enum {
 #define X86_CR4_SMAP (1u << 21)
 #define X86_CR4_PKE (1u << 22)
 
+#define X86_DR6_FIXED 0xffff0ff0u /* bits that read as one */
+#define X86_DR6_BD (1u << 13)
+#define X86_DR6_BS (1u << 14)
+#define X86_DR6_BT (1u << 15)
+#define X86_DR7_FIXED 0x400u
+#define X86_DR7_GD (1u << 13)
+
 #define X86_EFER_SCE (1u << 0)
 #define X86_EFER_LME (1u << 8)
 #define X86_EFER_LMA (1u << 10)

@@ -28,7 +28,8 @@ enum x86_feature {
 struct x86_cpuid_config {
     unsigned ncpu;
     uint64_t tsc_khz;
-    unsigned phys_bits;      /* MAXPHYADDR presented */
+    unsigned phys_bits;      /* MAXPHYADDR presented: 36..46, others are clamped, 0 means 40 */
+    uint64_t apic_hz;        /* input clock of the local APIC timer (leaf 0x15's crystal); 0: not told */
     bool kvm_leaves;         /* offer the KVM paravirtual leaves at 0x40000000 */
     uint32_t kvm_features;   /* leaf 0x40000001 EAX */
     bool has_x2apic, has_tsc_deadline;
@@ -44,6 +45,8 @@ const uint64_t *x86_feature_bits(const struct x86_cpuid_policy *p);
 /* out: EAX EBX ECX EDX as CPUID returns them on this vCPU (APIC id, OSXSAVE, XCR0-dependent sizes included). */
 void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4]);
 unsigned x86_phys_bits(const struct x86_cpuid_policy *p);
+/* IA32_ARCH_CAPABILITIES. */
+uint64_t x86_arch_capabilities(const struct x86_cpuid_policy *p);
 /* XCR0 bits the guest may set. */
 uint64_t x86_xcr0_mask(const struct x86_cpuid_policy *p);
 

@@ -6,7 +6,8 @@
  * supervisor accesses, and supervisor accesses with SMAP suspended
  * (RFLAGS.AC = 1). An entry's tag is the linear page address with the current
  * generation in its low 12 bits, so that a full flush is one increment and a
- * page-crossing or stale access simply misses.
+ * page-crossing or stale access simply misses. Pages in which a data breakpoint
+ * is armed are never cached, so the fast path need not look at DR7.
  */
 #ifndef X86_MMU_STATE_H
 #define X86_MMU_STATE_H
@@ -16,6 +17,7 @@
 #define X86_TLB_BITS 10
 #define X86_TLB_SIZE (1u << X86_TLB_BITS)
 #define X86_ITLB_SIZE 256u
+#define X86_LARGE_FILTER_BITS 1024u
 
 enum x86_tlb_ctx { X86_TLB_USER, X86_TLB_SUPER, X86_TLB_SUPER_AC, X86_TLB_NCTX };
 
@@ -37,8 +39,11 @@ struct x86_mmu {
     uint64_t gen;              /* 1..4095, never 0 */
     const struct gpa_map *map; /* current guest-physical map */
     uint32_t page_bit;         /* this vCPU's bit in gpa page flags (GPA_PF_WRITER) */
-    uint64_t large_lo, large_hi; /* linear range covering every cached fragment of a large page */
     uint64_t flushes, walks;   /* statistics */
+    /* Which linear addresses may have fragments of large pages cached, for INVLPG: a hashed set of 4 MiB regions for
+     * 2 and 4 MiB pages, and one range for 1 GiB pages (empty: huge_lo > huge_hi). A full flush empties both. */
+    uint64_t large_filter[X86_LARGE_FILTER_BITS / 64];
+    uint64_t huge_lo, huge_hi;
     struct x86_tlb_entry tlb[X86_TLB_NCTX][X86_TLB_SIZE];
     struct x86_itlb_entry itlb[2][X86_ITLB_SIZE]; /* [user?] */
 };

@@ -26,7 +26,8 @@ struct gpa_range {
     bool percpu;          /* GPA_IO: answered by the accessing vCPU's own local APIC (vcpu->lapic), dev is unused */
     uint8_t *host;        /* RAM, ROM */
     uint32_t *page_flags; /* RAM, ROM: one word per page, shared by all maps over the same memory */
-    uint64_t host_off;    /* RAM: offset in the VM's RAM file (hosts that map it elsewhere: KVM, sandbox) */
+    uint64_t host_off;    /* RAM: offset in the VM's RAM file (hosts that map it elsewhere: KVM, sandbox).
+                             GPA_IO: offset in the bank of the range's first byte (0 unless the range was split) */
     struct dev *dev;      /* GPA_IO */
     uint32_t bank;        /* GPA_IO: which of the device's register banks (BAR number etc.) */
     const char *name;     /* static string, for statistics and trace */
