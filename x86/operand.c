@@ -251,12 +251,7 @@ void x86_reset(struct x86_cpu *c, bool init)
         c->misc_enable = 1 | 1 << 11 | 1 << 12; /* fast strings; no BTS, no PEBS */
         c->misc_feature_enables = c->debugctl = c->spec_ctrl = c->mcg_status = 0;
         c->ucode_rev = 1ull << 32;
-        memset(&c->fpu, 0, sizeof(c->fpu));
-        c->fpu.fcw = 0x40;
-        c->fpu.ftw = 0xff; /* tag word 5555H: every register holds zero */
-        c->fpu.mxcsr = 0x1f80;
-        c->fpu.mxcsr_mask = 0xffff;
-        c->fpu.xstate_bv = 3;
+        x86_fpu_reset(c);
     }
     x86_tlb_flush_all(c);
     x86_recompute(c);

@@ -28,7 +28,7 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
     }
     const ucontext_t *uc = ctx;
     g->vector = (int)uc->uc_mcontext.gregs[REG_TRAPNO];
-    g->addr = (uint64_t)si->si_addr;
+    g->addr = g->vector == 19 ? uc->uc_mcontext.fpregs->mxcsr : (uint64_t)si->si_addr;
     guard_active = NULL;
     siglongjmp(g->env, 1);
 }
