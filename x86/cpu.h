@@ -222,6 +222,7 @@ struct x86_cpuid_policy;
 struct x86_cpu {
     uint64_t gpr[16];
     uint64_t rip;
+    uint64_t zero; /* always 0: stands for an absent base, index or segment where addresses are summed without a test */
 
     /* RFLAGS is split: the arithmetic flags live in cc (low byte: as LAHF stores them in AH,
      * i.e. SF ZF AF PF CF at their RFLAGS positions), and OF separately as 0/1;

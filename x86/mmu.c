@@ -39,6 +39,7 @@ void x86_tlb_flush_all(struct x86_cpu *c)
     struct x86_mmu *m = &c->mmu;
 
     m->flushes++;
+    m->version++;
     if (++m->gen > OFFS) { /* generations are used up: entries of old ones must really go */
         m->gen = 1;
         memset(m->tlb, 0, sizeof(m->tlb));
@@ -85,6 +86,8 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
     struct x86_mmu *m = &c->mmu;
     unsigned bit = filter_bit(lin);
     uint64_t page = lin & ~(uint64_t)OFFS;
+
+    m->version++;
 
     if (lin >= m->huge_lo && lin <= m->huge_hi) {
         x86_tlb_flush_all(c);

@@ -37,6 +37,7 @@ struct x86_itlb_entry {
 struct x86_mmu {
     struct x86_tlb_entry *cur; /* = tlb[context of CPL/AC/SMAP]; kept by x86_mmu_update_ctx */
     uint64_t gen;              /* 1..4095, never 0 */
+    uint64_t version;          /* counts flushes, of a page or all: what was found by linear address must be looked up again */
     const struct gpa_map *map; /* current guest-physical map */
     uint32_t page_bit;         /* this vCPU's bit in gpa page flags (GPA_PF_WRITER) */
     uint64_t flushes, walks;   /* statistics */
