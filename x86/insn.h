@@ -43,7 +43,7 @@ enum x86_opnd_kind {
     X86_OPND_ST,  /* x87 register ST(reg), size 10 */
     X86_OPND_MM,  /* size 8 */
     X86_OPND_VEC, /* XMM/YMM reg, size 16 or 32 (scalars: the size accessed, 4/8/..) */
-    X86_OPND_MEM, /* insn.mem; size in bytes accessed, 0 if none (LEA, INVLPG) */
+    X86_OPND_MEM, /* insn.mem; size in bytes accessed, 0 if none (LEA, INVLPG); strings: reg = X86_RSI or X86_RDI */
     X86_OPND_IMM, /* insn.imm, sign- or zero-extended to 64 bits as the SDM says */
     X86_OPND_IMM2, /* insn.imm2: ENTER's second, EXTRQ-like second bytes */
     X86_OPND_REL, /* insn.imm, relative to the next instruction */
@@ -93,7 +93,7 @@ struct x86_insn {
     uint8_t nopnd;
     uint8_t opcode_off, modrm_off, imm_off; /* byte offsets inside bytes[]; imm_off == len if no immediate */
     struct x86_operand opnd[X86_NOPND];
-    struct x86_memref mem; /* valid if some operand is X86_OPND_MEM */
+    struct x86_memref mem; /* valid if some operand is X86_OPND_MEM; MOVS and CMPS: the rSI side (the other is ES:rDI) */
     int64_t imm, imm2;
     uint8_t bytes[X86_MAX_INSN + 1];
     /* Executors' own cache for this instruction (x86/thunk.c); zeroed by the decoder. Written through the const pointer an
