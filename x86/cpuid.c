@@ -112,8 +112,10 @@ static const struct where fixed[] = {
     {L1, ECX, 17, 0}, /* PCID */
     {L1, ECX, 31, 0}, /* hypervisor */
     {L7, EBX, 1, 0},  /* TSC_ADJUST */
+    {L7, EBX, 6, 1},  /* FDP only at exceptions: x87 runs on the host */
     {L7, EBX, 7, 0},  /* SMEP */
     {L7, EBX, 9, 0},  /* fast REP MOVSB/STOSB */
+    {L7, EBX, 13, 1}, /* FCS, FDS deprecated */
     {L7, ECX, 2, 0},  /* UMIP */
     {L7, EDX, 4, 0},  /* fast short REP MOVSB */
     {L7, EDX, 26, 0}, /* IBRS, IBPB: IA32_SPEC_CTRL, IA32_PRED_CMD */
@@ -189,7 +191,8 @@ struct x86_cpuid_policy *x86_cpuid_new(const struct x86_cpuid_config *cfg)
         p->bits[f / 64] |= 1ull << (f % 64);
     }
     for (unsigned i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++)
-        p->leaf[fixed[i].leaf][fixed[i].reg] |= 1u << fixed[i].bit;
+        if (!fixed[i].host || (host[fixed[i].leaf][fixed[i].reg] & (1u << fixed[i].bit)))
+            p->leaf[fixed[i].leaf][fixed[i].reg] |= 1u << fixed[i].bit;
     if (p->cfg.has_x2apic)
         p->leaf[L1][ECX] |= 1u << 21;
     if (p->cfg.has_tsc_deadline)

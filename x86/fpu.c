@@ -81,8 +81,7 @@ int x86_exec_x87(struct x86_cpu *c, const struct x86_insn *in)
 
         if ((r = x86_fpu_lin(c, in, t->size, access, t->ac, 1, &lin)))
             return r;
-        if (!(c->dr7 & 0xff))
-            mem = (uint8_t *)(uintptr_t)(access == X86_WRITE ? x86_tlb_host_w(c, lin, t->size) : x86_tlb_host_r(c, lin, t->size));
+        mem = (uint8_t *)(uintptr_t)(access == X86_WRITE ? x86_tlb_host_w(c, lin, t->size) : x86_tlb_host_r(c, lin, t->size));
         if (!mem) {
             bounced = true;
             mem = c->thunks->bounce;
@@ -123,8 +122,6 @@ int x86_exec_x87(struct x86_cpu *c, const struct x86_insn *in)
         if ((r = x86_lin_write(c, lin, mem, t->size)))
             return r;
     }
-    if (mem && (c->dr7 & 0xff))
-        x86_debug_data(c, lin, t->size, t->flags & X86_TH_MEM_W);
     return X86_OK;
 }
 
@@ -280,8 +277,6 @@ static int store_env(struct x86_cpu *c, const struct x86_insn *in, bool save)
     }
     if ((r = x86_fpu_lin(c, in, n, X86_WRITE, in->opsize == 2 ? 2 : 4, 1, &lin)) || (r = x86_lin_write(c, lin, img, n)))
         return r;
-    if (c->dr7 & 0xff)
-        x86_debug_data(c, lin, n, true);
     if (save) {
         x86_fpu_fninit(&c->fpu);
     } else {
@@ -300,8 +295,6 @@ static int load_env(struct x86_cpu *c, const struct x86_insn *in, bool restore)
 
     if ((r = x86_fpu_lin(c, in, n, X86_READ, in->opsize == 2 ? 2 : 4, 1, &lin)) || (r = x86_lin_read(c, lin, img, n)))
         return r;
-    if (c->dr7 & 0xff)
-        x86_debug_data(c, lin, n, false);
     env_get(c, in->opsize, img);
     if (restore) {
         for (unsigned i = 0; i < 8; i++) {

@@ -67,8 +67,6 @@ static int each(struct x86_cpu *c, uint64_t lin, const struct piece *p, unsigned
     for (unsigned i = 0; i < n && access == X86_WRITE; i++)
         if ((r = x86_lin_write(c, lin + p[i].off, img + p[i].off, p[i].len)))
             return r;
-    for (unsigned i = 0; i < n && (c->dr7 & 0xff); i++)
-        x86_debug_data(c, lin + p[i].off, p[i].len, access == X86_WRITE);
     return X86_OK;
 }
 

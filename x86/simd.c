@@ -70,7 +70,7 @@ static void enter_mmx(struct x86_fpu *f)
     f->ftw = 0xff;
 }
 
-/* The memory operand is not a cached page of plain RAM, or watched, or MMX state has to change only after the access succeeded. */
+/* The memory operand is not in a cached page of plain RAM, or MMX state has to change only after the access succeeded. */
 static int slow(struct x86_cpu *c, const struct x86_insn *in, const struct x86_thunk *t)
 {
     uint8_t *buf = c->thunks->bounce;
@@ -98,8 +98,6 @@ static int slow(struct x86_cpu *c, const struct x86_insn *in, const struct x86_t
         }
         return r;
     }
-    if (mem && (c->dr7 & 0xff))
-        x86_debug_data(c, lin, t->size, access == X86_WRITE);
     return X86_OK;
 }
 
@@ -143,8 +141,8 @@ int x86_exec_simd(struct x86_cpu *c, const struct x86_insn *in)
     if (!(t->flags & (X86_TH_MEM_R | X86_TH_MEM_W)))
         return run(c, t, NULL);
 
-    /* 64-bit mode, no alignment checking, no watchpoints: one TLB look-up. */
-    if (__builtin_expect(c->mode == X86_MODE_64 && !(c->fl_sys & X86_FL_AC) && !(c->dr7 & 0xff), 1)) {
+    /* 64-bit mode, no alignment checking: one TLB look-up (pages with a watchpoint or code to guard are never in it). */
+    if (__builtin_expect(c->mode == X86_MODE_64 && !(c->fl_sys & X86_FL_AC), 1)) {
         uint64_t lin = ea(c, in), host;
 
         if (in->mem.seg >= X86_FS)

@@ -48,8 +48,6 @@ static int masked_store(struct x86_cpu *c, uint64_t off, unsigned seg, uint64_t 
             r = pass ? x86_lin_write(c, lin, data + i * esize, esize) : x86_lin_probe(c, lin, esize, X86_WRITE);
             if (r)
                 return r;
-            if (pass && (c->dr7 & 0xff))
-                x86_debug_data(c, lin, esize, true);
         }
     }
     return X86_OK;
@@ -146,8 +144,6 @@ static int maskmov_vec(struct x86_cpu *c, const struct x86_insn *in, unsigned es
         if ((r = x86_seg_lin(c, in->mem.seg, (off + i * esize) & addr_mask(in), esize, X86_READ, 1, &lin)) ||
             (r = x86_lin_read(c, lin, data + i * esize, esize)))
             return r;
-        if (c->dr7 & 0xff)
-            x86_debug_data(c, lin, esize, false);
     }
     set_vec(c, in->opnd[0].reg & 15, data);
     return X86_OK;
@@ -192,11 +188,8 @@ static int gather(struct x86_cpu *c, const struct x86_insn *in, unsigned isize, 
         r = x86_seg_lin(c, in->mem.seg, (base + (uint64_t)index * in->mem.scale) & addr_mask(in), esize, X86_READ, esize, &lin);
         if (!r)
             r = x86_lin_read(c, lin, d + i * esize, esize);
-        if (!r) {
+        if (!r)
             memset(m + i * esize, 0, esize);
-            if (c->dr7 & 0xff)
-                x86_debug_data(c, lin, esize, false);
-        }
     }
     /* Beyond the elements of this form, and above VL, both registers become zero, but only once all is done. */
     if (!r) {
