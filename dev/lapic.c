@@ -146,13 +146,13 @@ static void error(struct lapic *l, uint32_t bit)
         lvt_event(l, LVT_ERROR);
 }
 
-static void accept_fixed(struct lapic *l, unsigned v, bool level)
+static bool accept_fixed(struct lapic *l, unsigned v, bool level)
 {
     if (!lapic_enabled(l))
-        return;
+        return false;
     if (v < 16) {
         error(l, ESR_RECV_VECTOR);
-        return;
+        return false;
     }
     uint32_t bit = 1u << (v & 31);
     if (level)
@@ -162,6 +162,7 @@ static void accept_fixed(struct lapic *l, unsigned v, bool level)
     uint32_t old = atomic_fetch_or_explicit(&l->irr[v >> 5], bit, memory_order_seq_cst);
     if (!(old & bit) && v >> 4 > atomic_load_explicit(&l->ppr, memory_order_seq_cst) >> 4)
         l->env.intr(l->env.ctx);
+    return true;
 }
 
 /* A local source fires (10.5.1). ExtINT is a level, looked at by lapic_pending. */
@@ -175,7 +176,8 @@ static void lvt_event(struct lapic *l, unsigned i)
         bool level = i == LVT_LINT0 && (v & LVT_LEVEL); /* LINT1 is always edge-triggered */
         if (level && (atomic_fetch_or(&l->lvt[i], LVT_REMOTE_IRR) & LVT_REMOTE_IRR))
             return;
-        accept_fixed(l, v & 0xff, level);
+        if (!accept_fixed(l, v & 0xff, level) && level)
+            atomic_fetch_and(&l->lvt[i], ~LVT_REMOTE_IRR);
         break;
     }
     case LAPIC_NMI:
@@ -215,32 +217,23 @@ void lapic_local_event(struct lapic *l, bool thermal)
         atomic_fetch_or(&l->lvt[LVT_PERF], LVT_MASK); /* delivery masks the entry (10.5.1) */
 }
 
-void lapic_accept(struct lapic *l, const struct lapic_msg *m)
+bool lapic_accept(struct lapic *l, const struct lapic_msg *m)
 {
     if (!hw_enabled(l))
-        return;
+        return false;
     switch (m->mode) {
     case LAPIC_FIXED:
-    case LAPIC_LOWEST:
-        accept_fixed(l, m->vector, m->level);
-        break;
-    case LAPIC_NMI:
-        l->env.nmi(l->env.ctx);
-        break;
-    case LAPIC_INIT:
-        l->env.init(l->env.ctx);
-        break;
-    case LAPIC_SIPI:
-        l->env.sipi(l->env.ctx, m->vector);
-        break;
+    case LAPIC_LOWEST: return accept_fixed(l, m->vector, m->level);
+    case LAPIC_NMI: l->env.nmi(l->env.ctx); return true;
+    case LAPIC_INIT: l->env.init(l->env.ctx); return true;
+    case LAPIC_SIPI: l->env.sipi(l->env.ctx, m->vector); return true;
     case LAPIC_EXTINT:
-        if (lapic_enabled(l)) {
-            atomic_store(&l->extint, true);
-            l->env.intr(l->env.ctx);
-        }
-        break;
-    default: /* SMI: no system management mode here; remote read: not in this family */
-        break;
+        if (!lapic_enabled(l))
+            return false;
+        atomic_store(&l->extint, true);
+        l->env.intr(l->env.ctx);
+        return true;
+    default: return false; /* SMI: no system management mode here; remote read: not in this family */
     }
 }
 

@@ -85,8 +85,8 @@ bool lapic_match(const struct lapic *l, const struct lapic_msg *m);
 bool lapic_enabled(const struct lapic *l);     /* APIC_BASE.EN and SVR enable: takes fixed interrupts */
 uint8_t lapic_ppr(const struct lapic *l);
 uint32_t lapic_id(const struct lapic *l);
-/* Accept a message that matched. LAPIC_LOWEST counts as fixed (the bus has arbitrated). */
-void lapic_accept(struct lapic *l, const struct lapic_msg *m);
+/* Take a message that matched; false if it was not accepted. LAPIC_LOWEST counts as fixed (the bus has arbitrated). */
+bool lapic_accept(struct lapic *l, const struct lapic_msg *m);
 /* LINT pin 0 or 1 changes level. */
 void lapic_set_lint(struct lapic *l, unsigned pin, bool level);
 /* Thermal sensor and performance counter interrupts. */

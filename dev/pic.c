@@ -213,43 +213,51 @@ static void chip_write(struct chip *c, bool odd, uint8_t v)
     }
 }
 
-static int pic_read(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t *val)
+static uint8_t read8(struct pic *p, uint32_t bank, unsigned port)
 {
-    struct pic *p = (struct pic *)d;
-    if (bank == PIC_BANK_ELCR) {
-        *val = p->c[off & 1].elcr;
-        return DEV_OK;
-    }
+    if (bank == PIC_BANK_ELCR)
+        return p->c[port].elcr;
     struct chip *c = &p->c[bank & 1];
-    if (c->poll) {
-        /* The read acts as INTA. */
-        c->poll = 0;
-        int ir = chip_ack(c, !(bank & 1));
-        *val = ir < 0 ? 0 : 0x80 | (unsigned)ir;
-        if (bank & 1)
-            chip_pin(&p->c[0], 2, false);
-        update(p);
-    } else {
-        *val = off & 1 ? c->imr : c->read_isr ? c->isr : c->irr;
-    }
-    return DEV_OK;
+    if (!c->poll)
+        return port ? c->imr : c->read_isr ? c->isr : c->irr;
+    /* The read acts as INTA. */
+    c->poll = 0;
+    int ir = chip_ack(c, !(bank & 1));
+    if (bank & 1)
+        chip_pin(&p->c[0], 2, false);
+    update(p);
+    return ir < 0 ? 0 : (uint8_t)(0x80 | ir);
 }
 
-static int pic_write(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t val)
+static void write8(struct pic *p, uint32_t bank, unsigned port, uint8_t v)
 {
-    struct pic *p = (struct pic *)d;
     if (bank == PIC_BANK_ELCR) {
         /* Timer, keyboard, cascade, RTC and FPU inputs stay edge-triggered. */
-        struct chip *c = &p->c[off & 1];
-        c->elcr = (uint8_t)val & (off & 1 ? 0xde : 0xf8);
+        struct chip *c = &p->c[port];
+        c->elcr = v & (port ? 0xde : 0xf8);
         for (unsigned i = 0; i < 8; i++)
             if (level_mode(c, i))
                 chip_pin(c, i, c->level >> i & 1);
     } else {
-        chip_write(&p->c[bank & 1], off & 1, (uint8_t)val);
+        chip_write(&p->c[bank & 1], port, v);
     }
     update(p);
-    return DEV_OK;
+}
+
+/* Two byte ports a bank; wider accesses go to consecutive ports. */
+static int pic_read(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t *val)
+{
+    *val = 0;
+    for (unsigned i = 0; i < size; i++)
+        *val |= (off + i < 2 ? (uint64_t)read8((struct pic *)d, bank, (unsigned)off + i) : 0xff) << 8 * i;
+    return off < 2 ? DEV_OK : DEV_UNMAPPED;
+}
+
+static int pic_write(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t val)
+{
+    for (unsigned i = 0; i < size && off + i < 2; i++)
+        write8((struct pic *)d, bank, (unsigned)off + i, (uint8_t)(val >> 8 * i));
+    return off < 2 ? DEV_OK : DEV_UNMAPPED;
 }
 
 static void reset(struct dev *d)

@@ -360,31 +360,44 @@ static void set_gate(struct chan *c, int64_t now, bool g)
     }
 }
 
-static int pit_read(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t *val)
+static uint8_t read8(struct pit *p, uint32_t bank, unsigned port)
 {
-    struct pit *p = (struct pit *)d;
     if (bank == PIT_BANK_PORTB) {
         uint64_t now = clock_now(p->clock);
         /* Bit 4 toggles with every DRAM refresh, 15.085 us apart. */
-        *val = p->portb | (now / 15085 & 1) << 4 | (uint64_t)pit_out(p, 2) << 5;
-        return DEV_OK;
+        return (uint8_t)(p->portb | (now / 15085 & 1) << 4 | pit_out(p, 2) << 5);
     }
-    *val = off < 3 ? read_byte(p, (unsigned)off) : 0xff; /* the control word is not readable */
-    return DEV_OK;
+    return port < 3 ? read_byte(p, port) : 0xff; /* the control word is not readable */
+}
+
+static void write8(struct pit *p, uint32_t bank, unsigned port, uint8_t v)
+{
+    if (bank == PIT_BANK_PORTB) {
+        p->portb = v & 15;
+        set_gate(&p->c[2], ticks_of(clock_now(p->clock)), v & 1);
+    } else if (port < 3) {
+        write_byte(p, port, v);
+    } else {
+        control(p, v);
+    }
+}
+
+/* Byte ports; wider accesses go to consecutive ones. */
+static int pit_read(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t *val)
+{
+    unsigned n = bank == PIT_BANK_PORTB ? 1 : 4;
+    *val = 0;
+    for (unsigned i = 0; i < size; i++)
+        *val |= (off + i < n ? (uint64_t)read8((struct pit *)d, bank, (unsigned)off + i) : 0xff) << 8 * i;
+    return off < n ? DEV_OK : DEV_UNMAPPED;
 }
 
 static int pit_write(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t val)
 {
-    struct pit *p = (struct pit *)d;
-    if (bank == PIT_BANK_PORTB) {
-        p->portb = val & 15;
-        set_gate(&p->c[2], ticks_of(clock_now(p->clock)), val & 1);
-    } else if (off < 3) {
-        write_byte(p, (unsigned)off, (uint8_t)val);
-    } else {
-        control(p, (uint8_t)val);
-    }
-    return DEV_OK;
+    unsigned n = bank == PIT_BANK_PORTB ? 1 : 4;
+    for (unsigned i = 0; i < size && off + i < n; i++)
+        write8((struct pit *)d, bank, (unsigned)off + i, (uint8_t)(val >> 8 * i));
+    return off < n ? DEV_OK : DEV_UNMAPPED;
 }
 
 static void reset(struct dev *d)

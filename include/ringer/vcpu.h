@@ -46,6 +46,7 @@ struct vcpu {
     void *engine_priv;
 
     struct dev *lapic;
+    bool lock_from_guest;  /* core/irq.c: in guest code before it took the device lock */
     struct host_thread *thread;
     struct host_event *wake;
 

@@ -71,7 +71,10 @@ struct vm {
         void (*reset)(struct vcpu *v, bool init);
         /* Guest-physical page of the vCPU's own local APIC registers; UINT64_MAX: not mapped. */
         uint64_t (*local_page)(struct vcpu *v);
+        /* The guest changed IA32_TSC (tsc_offset); may be NULL. */
+        void (*tsc_changed)(struct vcpu *v);
     } intc;
+    struct intc *irq; /* dev/intc.h; NULL when the engine brings its own */
 
     void (*reset_machine)(struct vm *vm); /* board: devices and guest memory back to boot state */
     void *board;
