@@ -182,12 +182,17 @@ int pci_plug(struct pci_bus *b, unsigned slot, struct pci_fn *f)
     return 0;
 }
 
+static void bars_clear(struct pci_fn *f)
+{
+    for (unsigned i = PCI_BAR0; i < PCI_BAR0 + 4 * PCI_BARS; i++)
+        f->cfg[i] &= (uint8_t)~f->wmask[i];
+}
+
 void pci_fn_reset(struct pci_fn *f)
 {
     pci_put16(f->cfg + PCI_COMMAND, 0);
     f->cfg[PCI_INT_LINE] = 0;
-    for (unsigned i = PCI_BAR0; i < PCI_BAR0 + 4 * PCI_BARS; i++)
-        f->cfg[i] &= (uint8_t)~f->wmask[i];
+    bars_clear(f);
     pci_msix_reset(f);
     f->intx = false;
     intx_update(f);
@@ -420,6 +425,7 @@ int pci_bus_assign(struct pci_bus *b)
         if (f->cfg[PCI_INT_PIN])
             f->cfg[PCI_INT_LINE] = b->cfg.intx_irq[(s + f->cfg[PCI_INT_PIN] - 1) % 4];
         f->cfg[PCI_COMMAND] &= (uint8_t)~(PCI_CMD_IO | PCI_CMD_MEM);
+        bars_clear(f);
         decode_update(f);
     }
     for (;;) {
