@@ -269,7 +269,7 @@ static bool range_io(struct vcpu *v, const struct gpa_range *r, struct x86_io *i
             return false;
         d = v->lapic;
     }
-    uint64_t off = io->addr - r->start, val = 0;
+    uint64_t off = io->addr - r->start + r->host_off, val = 0;
     int res;
     if (r->counters)
         count(&r->counters[io->write]);

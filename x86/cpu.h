@@ -66,6 +66,16 @@ enum {
 #define X86_DR7_FIXED 0x400u
 #define X86_DR7_GD (1u << 13)
 
+/* IA32_MISC_ENABLE, IA32_DEBUGCTL */
+#define X86_MISC_FAST_STRINGS (1u << 0)
+#define X86_MISC_BTS_UNAVAIL (1u << 11)
+#define X86_MISC_PEBS_UNAVAIL (1u << 12)
+#define X86_MISC_MONITOR (1u << 18)
+#define X86_MISC_LIMIT_CPUID (1u << 22)
+#define X86_MISC_XD_DISABLE (1ull << 34)
+#define X86_DEBUGCTL_LBR (1u << 0)
+#define X86_DEBUGCTL_BTF (1u << 1)
+
 #define X86_EFER_SCE (1u << 0)
 #define X86_EFER_LME (1u << 8)
 #define X86_EFER_LMA (1u << 10)
@@ -205,6 +215,8 @@ struct x86_env_ops {
     void (*mode_changed)(void *env);
     /* Fill with random bits for RDRAND/RDSEED; returns false if none now (CF = 0). */
     bool (*random)(void *env, uint64_t *val);
+    /* VMCALL or VMMCALL at any CPL: arguments in registers. X86_OK, or X86_FAULT with exc; may be NULL: #UD. */
+    int (*hypercall)(void *env);
     /* Observe an exception or interrupt being delivered (stats, trace); may be NULL. */
     void (*event)(void *env, const struct x86_exc *exc);
     /* CR0.NE = 0 and an unmasked x87 exception is pending at a waiting instruction: FERR# is asserted (IRQ 13 on a PC). The

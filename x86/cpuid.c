@@ -212,7 +212,14 @@ bool x86_has(const struct x86_cpuid_policy *p, enum x86_feature f)
 
 const uint64_t *x86_feature_bits(const struct x86_cpuid_policy *p) { return p->bits; }
 unsigned x86_phys_bits(const struct x86_cpuid_policy *p) { return p->cfg.phys_bits; }
+uint64_t x86_tsc_khz(const struct x86_cpuid_policy *p) { return p->cfg.tsc_khz; }
 uint64_t x86_xcr0_mask(const struct x86_cpuid_policy *p) { return p->xcr0_mask; }
+
+uint32_t x86_signature(const struct x86_cpuid_policy *p)
+{
+    (void)p;
+    return 0x606a6; /* family 6, model 106, stepping 6 */
+}
 
 /* Nothing here speculates, so that the guest need not pay for mitigations. IBRS_ALL lets it use plain indirect branches
  * instead of retpolines, which cost an interpreter dear. */
@@ -333,7 +340,7 @@ static void hypervisor_leaf(const struct x86_cpuid_policy *p, uint32_t leaf, uin
 void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4])
 {
     const struct x86_cpuid_policy *p = c->cpuid;
-    enum { MAX_BASIC = 0x16 };
+    const uint32_t max_basic = c->misc_enable & X86_MISC_LIMIT_CPUID ? 2 : 0x16;
 
     set(out, 0, 0, 0, 0);
     if (leaf >= 0x40000000 && leaf < 0x40000100) {
@@ -341,21 +348,21 @@ void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t ou
         return;
     }
     /* beyond the last leaf an Intel CPU answers as for the highest basic one */
-    if (leaf > 0x80000008 || (leaf > MAX_BASIC && leaf < 0x80000000))
-        leaf = MAX_BASIC;
+    if (leaf > 0x80000008 || (leaf > max_basic && leaf < 0x80000000))
+        leaf = max_basic;
     switch (leaf) {
     case 0:
-        set(out, MAX_BASIC, 0x756e6547, 0x6c65746e, 0x49656e69); /* GenuineIntel */
+        set(out, max_basic, 0x756e6547, 0x6c65746e, 0x49656e69); /* GenuineIntel */
         break;
     case 1:
         memcpy(out, p->leaf[L1], 16);
-        out[EAX] = 0x606a6; /* family 6, model 106, stepping 6 */
+        out[EAX] = x86_signature(p);
         out[EBX] = 8u << 8 /* CLFLUSH line, in 8 bytes */ | (1u << p->id_shift) << 16 | c->apic_id << 24;
         if (c->cr4 & X86_CR4_OSXSAVE)
             out[ECX] |= 1u << 27;
         if (!apic_enabled(c))
             out[EDX] &= ~(1u << 9);
-        if (!(c->misc_enable & (1u << 18))) /* IA32_MISC_ENABLE: MONITOR FSM */
+        if (!(c->misc_enable & X86_MISC_MONITOR))
             out[ECX] &= ~(1u << 3);
         break;
     case 2:
@@ -399,6 +406,8 @@ void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t ou
         break;
     case 0x80000001:
         memcpy(out, p->leaf[LX1], 16);
+        if (c->misc_enable & X86_MISC_XD_DISABLE)
+            out[EDX] &= ~(1u << 20);
         if (c->mode != X86_MODE_64)
             out[EDX] &= ~(1u << 11); /* Intel shows SYSCALL in 64-bit mode only */
         break;

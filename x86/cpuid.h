@@ -45,6 +45,9 @@ const uint64_t *x86_feature_bits(const struct x86_cpuid_policy *p);
 /* out: EAX EBX ECX EDX as CPUID returns them on this vCPU (APIC id, OSXSAVE, XCR0-dependent sizes included). */
 void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4]);
 unsigned x86_phys_bits(const struct x86_cpuid_policy *p);
+uint64_t x86_tsc_khz(const struct x86_cpuid_policy *p);
+/* The processor signature: CPUID leaf 1 EAX, and EDX after reset. */
+uint32_t x86_signature(const struct x86_cpuid_policy *p);
 /* IA32_ARCH_CAPABILITIES. */
 uint64_t x86_arch_capabilities(const struct x86_cpuid_policy *p);
 /* XCR0 bits the guest may set. */

@@ -107,6 +107,8 @@ int x86_set_cr0(struct x86_cpu *c, uint64_t val);
 int x86_set_cr3(struct x86_cpu *c, uint64_t val);
 int x86_set_cr4(struct x86_cpu *c, uint64_t val);
 int x86_set_efer(struct x86_cpu *c, uint64_t val);
+/* The time-stamp counter as RDTSC reads it. */
+static inline uint64_t x86_tsc(const struct x86_cpu *c) { return c->ops->tsc(c->env) + c->tsc_offset; }
 int x86_rdmsr(struct x86_cpu *c, uint32_t msr, uint64_t *val);
 int x86_wrmsr(struct x86_cpu *c, uint32_t msr, uint64_t val);
 /* Recompute the cached cpl, mode and TLB context from segments and control registers (after wholesale state changes). */

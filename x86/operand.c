@@ -208,13 +208,10 @@ void x86_recompute(struct x86_cpu *c)
 
 void x86_reset(struct x86_cpu *c, bool init)
 {
-    uint32_t id[4] = {0x600, 0, 0, 0};
     uint64_t cache_bits = init ? c->cr0 & (X86_CR0_CD | X86_CR0_NW) : X86_CR0_CD | X86_CR0_NW;
 
     memset(c->gpr, 0, sizeof(c->gpr));
-    if (c->cpuid)
-        x86_cpuid(c, 1, 0, id);
-    c->gpr[X86_RDX] = id[0]; /* the processor signature */
+    c->gpr[X86_RDX] = c->cpuid ? x86_signature(c->cpuid) : 0x600;
     c->rip = 0xfff0;
     x86_set_rflags(c, X86_FL_1);
 
@@ -248,7 +245,7 @@ void x86_reset(struct x86_cpu *c, bool init)
         c->mtrr_deftype = 0;
         memset(c->mtrr_fix, 0, sizeof(c->mtrr_fix));
         memset(c->mtrr_var, 0, sizeof(c->mtrr_var));
-        c->misc_enable = 1 | 1 << 11 | 1 << 12; /* fast strings; no BTS, no PEBS */
+        c->misc_enable = X86_MISC_FAST_STRINGS | X86_MISC_BTS_UNAVAIL | X86_MISC_PEBS_UNAVAIL | X86_MISC_MONITOR;
         c->misc_feature_enables = c->debugctl = c->spec_ctrl = c->mcg_status = 0;
         c->ucode_rev = 1ull << 32;
         x86_fpu_reset(c);
