@@ -1,0 +1,22 @@
+# A guest to run: Debian's kernel as it is, and a small root file system.
+KERNEL_DIR := out/kernel
+ROOT_DIR := out/root
+
+out/.deps-run: scripts/deps.sh
+	@mkdir -p out
+	@sh scripts/deps.sh run && touch $@
+
+$(KERNEL_DIR)/vmlinuz: | out/.deps-run
+	@sh scripts/fetch-kernel.sh linux-image-cloud-amd64 $(KERNEL_DIR)
+
+$(ROOT_DIR)/initrd.gz $(ROOT_DIR)/initrd.cpio &: scripts/mkroot.sh scripts/guest-init.sh $(KERNEL_DIR)/vmlinuz | out/.deps-run
+	@sh scripts/mkroot.sh $(KERNEL_DIR) $(ROOT_DIR)
+
+guest: $(KERNEL_DIR)/vmlinuz $(ROOT_DIR)/initrd.cpio
+
+# A shell in the guest; with something piped in, its lines are run there and the guest is switched off.
+# RUN_ARGS: further options of `ringer run`.
+run: all guest
+	@sh scripts/run.sh $(O)/ringer $(KERNEL_DIR)/vmlinuz $(ROOT_DIR)/initrd.cpio $(RUN_ARGS)
+
+.PHONY: guest run
