@@ -340,7 +340,7 @@ static const struct virtio_ops blk_ops = {
 static void put32(struct blk *b, unsigned off, uint32_t val) { memcpy(b->v.config + off, &val, sizeof val); }
 
 struct dev *virtio_blk_new(const struct dev_env *env, struct pci_bus *bus, unsigned slot, const struct blockdev *bd,
-                           const char serial[20])
+                           const char *serial)
 {
     static const uint16_t sizes[] = {QUEUE_SIZE};
     struct blk *b = calloc(1, sizeof *b);
