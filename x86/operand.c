@@ -72,19 +72,12 @@ int x86_mem_lin(struct x86_cpu *c, const struct x86_insn *in, uint32_t len, int 
     return x86_seg_lin(c, in->mem.seg, x86_ea(c, in), len, access, align, lin);
 }
 
-/* Does DR7 enable any breakpoint? */
-static bool watching(const struct x86_cpu *c) { return c->dr7 & 0xff; }
-
 int x86_mem_read(struct x86_cpu *c, const struct x86_insn *in, void *buf, uint32_t len)
 {
     uint64_t lin;
     int r = x86_mem_lin(c, in, len, X86_READ, &lin);
 
-    if (r || (r = x86_lin_read(c, lin, buf, len)))
-        return r;
-    if (watching(c))
-        x86_debug_data(c, lin, len, false);
-    return X86_OK;
+    return r ? r : x86_lin_read(c, lin, buf, len);
 }
 
 int x86_mem_write(struct x86_cpu *c, const struct x86_insn *in, const void *buf, uint32_t len)
@@ -92,11 +85,7 @@ int x86_mem_write(struct x86_cpu *c, const struct x86_insn *in, const void *buf,
     uint64_t lin;
     int r = x86_mem_lin(c, in, len, X86_WRITE, &lin);
 
-    if (r || (r = x86_lin_write(c, lin, buf, len)))
-        return r;
-    if (watching(c))
-        x86_debug_data(c, lin, len, true);
-    return X86_OK;
+    return r ? r : x86_lin_write(c, lin, buf, len);
 }
 
 int x86_opnd_read(struct x86_cpu *c, const struct x86_insn *in, unsigned i, uint64_t *val)
@@ -170,8 +159,6 @@ int x86_push(struct x86_cpu *c, unsigned size, uint64_t val)
 
     if (r || (r = x86_lin_write(c, lin, &val, size)))
         return r;
-    if (watching(c))
-        x86_debug_data(c, lin, size, true);
     x86_reg_write(c, X86_RSP, w, sp);
     return X86_OK;
 }
@@ -184,8 +171,6 @@ int x86_pop(struct x86_cpu *c, unsigned size, uint64_t *val)
 
     if (r || (r = x86_lin_read(c, lin, &v, size)))
         return r;
-    if (watching(c))
-        x86_debug_data(c, lin, size, false);
     x86_reg_write(c, X86_RSP, w, sp + size);
     *val = v;
     return X86_OK;
