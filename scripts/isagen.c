@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define MAX_ROWS 3000
-#define MAX_OPND 5
+#define MAX_OPND 6
 
 struct opnd {
     char method, type;
@@ -133,7 +133,7 @@ static void type_of(struct opnd *o, const char *t)
     } types[] = {
         {"b", 0, 1},   {"w", 0, 2},   {"d", 0, 4},   {"q", 0, 8},   {"dq", 0, 16}, {"qq", 0, 32}, {"t", 0, 10},  {"n", 0, 0},
         {"ss", 0, 4},  {"sd", 0, 8},  {"ps", 'x', 0}, {"pd", 'x', 0}, {"x", 'x', 0}, {"v", 'v', 0}, {"z", 'z', 0}, {"y", 'y', 0},
-        {"r", 'r', 0}, {"g", 'g', 0}, {"p", 'p', 0}, {"a", 'a', 0}, {"s", 's', 0}, {"h", 'h', 0}, {"l", 'l', 0}, {"e", 'e', 0},
+        {"r", 'r', 0}, {"g", 'g', 0}, {"p", 'p', 0}, {"a", 'a', 0}, {"s", 's', 0}, {"h", 'h', 0}, {"l", 'l', 0}, {"e", 'e', 0}, {"f", 'f', 0}, {"k", 'k', 0},
     };
     if (isdigit((unsigned char)*t)) {
         o->size = atoi(t);

@@ -214,6 +214,8 @@ static unsigned type_size(const struct dec *d, const struct x86_isa_opnd *o)
     case 'h': return x / 2;
     case 'l': return x / 4;
     case 'e': return x / 8;
+    case 'f': return in->opsize == 2 ? 14 : 28;
+    case 'k': return in->opsize == 2 ? 94 : 108;
     default: return o->size;
     }
 }

@@ -19,7 +19,7 @@ enum x86_op {
 struct x86_isa_opnd {
     uint8_t method; /* the SDM's letter; also Z register in the opcode, T ST(i), K memory at [reg], 'm' vector-indexed memory,
                        'r' fixed GPR, 'h' AH, 's' fixed segment register, 't' ST(0), 'x' XMM0, '1' the constant */
-    uint8_t type;   /* 0: size says it; else a letter of isa.def: v z y r g p a s x h l e */
+    uint8_t type;   /* 0: size says it; else a letter of isa.def: v z y r g p a s x h l e f k */
     uint8_t access; /* X86_ACC_* */
     uint8_t implicit;
     uint8_t reg;    /* methods r s K */

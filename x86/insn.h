@@ -56,7 +56,7 @@ enum { X86_ACC_R = 1, X86_ACC_W = 2 };
 struct x86_operand {
     uint8_t kind; /* enum x86_opnd_kind */
     uint8_t reg;
-    uint8_t access;   /* X86_ACC_* */
+    uint8_t access;   /* X86_ACC_*; a vector register that is only partly replaced (upper bits kept) counts as read too */
     uint8_t implicit; /* not written in assembler syntax (CL of shifts is explicit, rAX of MUL is not) */
     uint16_t size;    /* bytes */
 };
@@ -71,7 +71,7 @@ struct x86_memref {
     int64_t disp;  /* sign-extended; for X86_REG_RIP relative to the next instruction */
 };
 
-#define X86_NOPND 5
+#define X86_NOPND 6
 
 struct x86_insn {
     uint16_t op;       /* enum x86_op (x86/decode.h) */
