@@ -76,6 +76,13 @@ static bool env_random(void *env, uint64_t *val)
     return host_random(val, sizeof(*val)) == 0;
 }
 
+static void env_tsc_changed(void *env)
+{
+    struct vcpu *v = env_vcpu(env);
+    if (v->vm->intc.tsc_changed)
+        v->vm->intc.tsc_changed(v);
+}
+
 static void env_event(void *env, const struct x86_exc *exc)
 {
     struct vcpu *v = env_vcpu(env);
@@ -99,6 +106,7 @@ static const struct x86_env_ops vcpu_env_ops = {
     .exclusive_begin = env_exclusive_begin,
     .exclusive_end = env_exclusive_end,
     .random = env_random,
+    .tsc_changed = env_tsc_changed,
     .event = env_event,
 };
 

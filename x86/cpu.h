@@ -217,6 +217,8 @@ struct x86_env_ops {
     bool (*random)(void *env, uint64_t *val);
     /* VMCALL or VMMCALL at any CPL: arguments in registers. X86_OK, or X86_FAULT with exc; may be NULL: #UD. */
     int (*hypercall)(void *env);
+    /* tsc_offset changed (IA32_TSC or IA32_TSC_ADJUST was written); may be NULL. */
+    void (*tsc_changed)(void *env);
     /* Observe an exception or interrupt being delivered (stats, trace); may be NULL. */
     void (*event)(void *env, const struct x86_exc *exc);
     /* CR0.NE = 0 and an unmasked x87 exception is pending at a waiting instruction: FERR# is asserted (IRQ 13 on a PC). The
