@@ -37,14 +37,14 @@ struct kvmclock {
 
 void kvmclock_scale(uint64_t tsc_khz, uint32_t *mul, int8_t *shift)
 {
-    /* Bring the frequency into (0.5, 1] GHz, so that mul uses all 32 bits. */
+    /* Bring the frequency into (1, 2] GHz, so that mul fills its 32 bits. */
     uint64_t hz = tsc_khz * 1000;
     int s = 0;
-    while (hz > 1000000000ull) {
+    while (hz > 2000000000ull) {
         hz >>= 1;
         s--;
     }
-    while (hz <= 500000000ull) {
+    while (hz <= 1000000000ull) {
         hz <<= 1;
         s++;
     }
@@ -54,8 +54,7 @@ void kvmclock_scale(uint64_t tsc_khz, uint32_t *mul, int8_t *shift)
         num <<= -s;
     else
         den <<= s;
-    uint64_t m = (uint64_t)(num / den);
-    *mul = m > UINT32_MAX ? UINT32_MAX : (uint32_t)m;
+    *mul = (uint32_t)(num / den);
     *shift = (int8_t)s;
 }
 
