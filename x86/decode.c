@@ -402,6 +402,7 @@ static enum x86_decode_result operand(struct dec *d, const struct x86_isa_opnd *
         d->bad_vvvv = false;
         break;
     case 'L': /* the register in an immediate's high nibble */
+        in->imm_off = d->pos;
         res = immediate(d, op, 1, false, false);
         if (res != X86_DEC_OK)
             return res;

@@ -172,7 +172,8 @@ static void gather_use(const struct x86_insn *in, const struct x86_isa_row *row,
 
         switch (o->kind) {
         case X86_OPND_VEC:
-            if (o->access & X86_ACC_R)
+            /* Legacy destinations are loaded too: much of what writes only a part of one. */
+            if ((o->access & X86_ACC_R) || !in->vex)
                 u->vec_ld |= bit;
             if (o->access & X86_ACC_W)
                 u->vec_st |= bit;
