@@ -182,8 +182,8 @@ static int deliver_long(struct x86_cpu *c, const struct event *e)
 {
     struct x86_desc gate, d;
     struct x86_seg cs;
-    unsigned ist, dpl, new_cpl, n, old_cpl = c->cpl;
-    uint64_t rip, sp, frame[6];
+    unsigned ist, dpl, new_cpl, n, i, old_cpl = c->cpl;
+    uint64_t rip, sp, host, frame[6];
     uint16_t sel;
     int r;
 
@@ -240,17 +240,14 @@ static int deliver_long(struct x86_cpu *c, const struct event *e)
         c->cpl = (uint8_t)new_cpl;
         x86_mmu_update_ctx(c);
     }
-    if ((sp & 0xfff) <= 0x1000 - 48) {
-        uint64_t host = x86_tlb_host_w(c, sp, n * 8);
-
-        if (__builtin_expect(host != 0, 1)) {
-            memcpy((void *)(uintptr_t)host, frame, n * 8);
-            r = X86_OK;
-        } else {
-            r = x86_lin_write(c, sp, frame, n * 8);
-        }
-    } else { /* may cross a page: as single pushes, the upper page faults first */
-        if (!(r = x86_lin_probe(c, sp + n * 8 - 8, 8, X86_WRITE)))
+    host = x86_tlb_host_w(c, sp, n * 8);
+    if (__builtin_expect(host != 0, 1)) {
+        memcpy((void *)(uintptr_t)host, frame, n * 8);
+        r = X86_OK;
+    } else { /* a fault names the address that single pushes would have met first */
+        for (i = n, r = X86_OK; i-- > 0 && !r;)
+            r = x86_lin_probe(c, sp + i * 8, 8, X86_WRITE);
+        if (!r)
             r = x86_lin_write(c, sp, frame, n * 8);
     }
     if (__builtin_expect(r, 0)) {

@@ -312,7 +312,8 @@ int x86_stack_push(struct x86_cpu *c, struct x86_stack *st, const uint64_t *v, u
         if ((r = stack_lin(c, st, sp, len, size, &lin)))
             return r;
         use_cpl(c, st->cpl);
-        r = x86_lin_write(c, lin, buf, len);
+        if (!(r = x86_lin_probe(c, lin + len - size, size, X86_WRITE))) /* the first push is the one to fault */
+            r = x86_lin_write(c, lin, buf, len);
     } else { /* check every value, then write */
         use_cpl(c, st->cpl);
         r = X86_OK;
