@@ -173,6 +173,12 @@ static void test_interrupts(void **st)
     assert_int_equal(bar_rd(f, VIRTIO_PCI_ISR, 1), 1);
     assert_false(f->line[0]);
     assert_int_equal(bar_rd(f, VIRTIO_PCI_ISR, 1), 0);
+    one_request(f);
+    assert_true(f->line[0]);
+    cfg_wr(f, c + 2, 2, 0x8000); /* MSI-X takes over */
+    assert_false(f->line[0]);
+    cfg_wr(f, c + 2, 2, 0);
+    assert_int_equal(bar_rd(f, VIRTIO_PCI_ISR, 1), 1);
     put_desc(f, RING(0), f->q[0].free_desc, 0, 1, D_WRITE, 0); /* broken driver: configuration interrupt */
     make_avail(f, 0, f->q[0].free_desc);
     kick(f, 0);

@@ -231,7 +231,7 @@ static void test_event_idx(void **st)
             assert_int_equal(t->signals - before, expect);
             done += batch;
             if (want < done)
-                want = done + (rnd = rnd * 1103515245 + 12345) / 65536 % (2 * nums[k]);
+                want = done - 1 + (rnd = rnd * 1103515245 + 12345) / 65536 % (2 * nums[k]); /* sometimes just missed */
             assert_false(vq_want(q));
         }
     }
