@@ -4,8 +4,9 @@
 
 #include "ringer/dev.h"
 
-/* A raw image: the file's bytes are the disk's, its size never changes. Takes an advisory lock: exclusive, or shared when
- * readonly. 0 with *bd filled in, or -1 with one line in err. Calls into *bd may come from any one thread at a time. */
+/* A raw image: the file's bytes are the disk's, its size never changes. Takes an advisory lock: exclusive, or shared
+ * when readonly. 0 with *bd filled in, or -1 with one line in err. Calls into *bd may come from any one thread at a
+ * time. */
 int blockdev_raw_open(struct blockdev *bd, const char *path, bool readonly, char *err, size_t errcap);
 /* Flush and close. The devices that use it are gone or stopped. */
 void blockdev_raw_close(struct blockdev *bd);

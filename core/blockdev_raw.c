@@ -7,10 +7,22 @@
 
 #include "ringer/host.h"
 
-static int raw_read(void *ctx, uint64_t off, void *buf, size_t len) { return host_file_read(ctx, off, buf, len); }
-static int raw_write(void *ctx, uint64_t off, const void *buf, size_t len) { return host_file_write(ctx, off, buf, len); }
-static int raw_flush(void *ctx) { return host_file_flush(ctx); }
-static int raw_discard(void *ctx, uint64_t off, uint64_t len) { return host_file_discard(ctx, off, len); }
+static int raw_read(void *ctx, uint64_t off, void *buf, size_t len)
+{
+    return host_file_read(ctx, off, buf, len);
+}
+static int raw_write(void *ctx, uint64_t off, const void *buf, size_t len)
+{
+    return host_file_write(ctx, off, buf, len);
+}
+static int raw_flush(void *ctx)
+{
+    return host_file_flush(ctx);
+}
+static int raw_discard(void *ctx, uint64_t off, uint64_t len)
+{
+    return host_file_discard(ctx, off, len);
+}
 
 static int raw_zero(void *ctx, uint64_t off, uint64_t len)
 {
@@ -41,8 +53,8 @@ int blockdev_raw_open(struct blockdev *bd, const char *path, bool readonly, char
     if (host_file_lock(f, !readonly)) {
         snprintf(err, errcap, "disk %s is in use by another program", path);
     } else if (!size || size % 512) {
-        snprintf(err, errcap, "disk %s: its size, %llu bytes, is not a multiple of 512%s", path, (unsigned long long)size,
-                 size ? "" : " above zero");
+        snprintf(err, errcap, "disk %s: its size, %llu bytes, is not a multiple of 512%s", path,
+                 (unsigned long long)size, size ? "" : " above zero");
     } else {
         *bd = (struct blockdev){.ctx = f,
                                 .size = size,

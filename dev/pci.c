@@ -9,9 +9,9 @@ struct pci_bus {
     struct dev_env env;
     struct pci_bus_config cfg;
     struct pci_fn *fn[PCI_SLOTS];
-    uint32_t config_address;    /* port 0xCF8 */
-    uint32_t intx_level[4];     /* per line: which slots assert it */
-    unsigned hold;              /* > 0: map_changed is held back */
+    uint32_t config_address; /* port 0xCF8 */
+    uint32_t intx_level[4];  /* per line: which slots assert it */
+    unsigned hold;           /* > 0: map_changed is held back */
     bool map_dirty;
 };
 
@@ -70,7 +70,10 @@ static void map_touched(struct pci_bus *b)
         b->cfg.map_changed(b->cfg.map_ctx);
 }
 
-static void map_hold(struct pci_bus *b) { b->hold++; }
+static void map_hold(struct pci_bus *b)
+{
+    b->hold++;
+}
 
 static void map_release(struct pci_bus *b)
 {
@@ -232,8 +235,8 @@ void pci_cfg_write(struct pci_bus *b, unsigned slot, unsigned off, unsigned size
         f->cfg_written(f, off, size);
 }
 
-/* ECAM: address bits 27:20 bus, 19:15 device, 14:12 function, 11:0 register. The functions are conventional, so there is
- * nothing above 256. Wider or unaligned accesses are split into the bytes' dwords, as byte enables would. */
+/* ECAM: address bits 27:20 bus, 19:15 device, 14:12 function, 11:0 register. The functions are conventional, so there
+ * is nothing above 256. Wider or unaligned accesses are split into the bytes' dwords, as byte enables would. */
 static bool ecam_slot(uint64_t off, unsigned *slot, unsigned *reg)
 {
     *slot = (unsigned)(off >> 15 & 31);
@@ -270,7 +273,7 @@ static int ecam_write(struct pci_bus *b, uint64_t off, unsigned size, uint64_t v
     return DEV_OK;
 }
 
-/* Configuration mechanism 1 (PCI 3.0, 3.2.2.3.2). CONFIG_ADDRESS answers to dwords only; bits 30:24 and 1:0 read zero. */
+/* Configuration mechanism 1 (PCI 3.0, 3.2.2.3.2). CONFIG_ADDRESS takes dwords only; bits 30:24 and 1:0 read zero. */
 static bool port_target(const struct pci_bus *b, uint64_t off, unsigned size, unsigned *slot, unsigned *reg)
 {
     uint32_t a = b->config_address;
@@ -348,7 +351,10 @@ static void bus_fini(struct dev *d)
     free(b);
 }
 
-static void bridge_fini(struct dev *d) { free(d); }
+static void bridge_fini(struct dev *d)
+{
+    free(d);
+}
 
 static const struct dev_ops bus_ops = {
     .name = "pci", .reset = bus_reset, .read = bus_read, .write = bus_write, .fini = bus_fini};
@@ -366,14 +372,17 @@ struct pci_bus *pci_bus_new(const struct dev_env *env, const struct pci_bus_conf
     b->dev.ops = &bus_ops;
     b->env = *env;
     b->cfg = *cfg;
-    /* The generic ECAM host bridge: an id with no chipset registers behind it, which guests treat by its class alone. */
+    /* The generic ECAM host bridge: an id without chipset registers, which guests treat by its class alone. */
     f->dev.ops = &bridge_ops;
     pci_fn_init(f, env, 0x1b36, 0x0008, 0x060000, 0, 0x1b36, 0x1100, 0);
     pci_plug(b, 0, f);
     return b;
 }
 
-struct dev *pci_bus_dev(struct pci_bus *b) { return &b->dev; }
+struct dev *pci_bus_dev(struct pci_bus *b)
+{
+    return &b->dev;
+}
 
 /* Lowest free, naturally aligned place of size in w among the BARs already decoded. */
 static bool place(const struct pci_bus *b, const struct pci_window *w, bool io, uint64_t size, uint64_t *base)
@@ -424,7 +433,7 @@ int pci_bus_assign(struct pci_bus *b)
             continue;
         if (f->cfg[PCI_INT_PIN])
             f->cfg[PCI_INT_LINE] = b->cfg.intx_irq[(s + f->cfg[PCI_INT_PIN] - 1) % 4];
-        f->cfg[PCI_COMMAND] &= (uint8_t)~(PCI_CMD_IO | PCI_CMD_MEM);
+        f->cfg[PCI_COMMAND] &= (uint8_t) ~(PCI_CMD_IO | PCI_CMD_MEM);
         bars_clear(f);
         decode_update(f);
     }

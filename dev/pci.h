@@ -55,8 +55,8 @@ struct pci_window {
 };
 
 struct pci_bus_config {
-    /* BARs decode only inside these windows: mem[0] below 4 GiB, mem[1] above, io for ports. Elsewhere they are deaf, so a
-     * guest cannot put one over RAM or a local APIC. */
+    /* BARs decode only inside these windows: mem[0] below 4 GiB, mem[1] above, io for ports. Elsewhere they are deaf,
+     * so a guest cannot put one over RAM or a local APIC. */
     struct pci_window mem[2], io;
     /* INTA to INTD of the bus; slot s, pin p (1 to 4) drives intx[(s + p - 1) % 4]. */
     struct irq_line intx[4];
@@ -65,7 +65,7 @@ struct pci_bus_config {
      * never from pci_bus_new or a function's constructor. */
     void (*map_changed)(void *ctx);
     void *map_ctx;
-    /* Byte accesses to port 0xCF9, which lies inside CONFIG_ADDRESS, go to bank 0, offset 0 of this device. NULL: none. */
+    /* Byte accesses to port 0xCF9, which lies inside CONFIG_ADDRESS, go to bank 0, offset 0 of this one. NULL: none. */
     struct dev *cf9;
 };
 
@@ -107,8 +107,8 @@ struct pci_bar {
 
 #define PCI_MSIX_MAX 64
 struct pci_msix {
-    unsigned n;   /* vectors; 0: no MSI-X */
-    unsigned cap; /* offset of the capability */
+    unsigned n;           /* vectors; 0: no MSI-X */
+    unsigned cap;         /* offset of the capability */
     bool enabled, masked; /* message control: enable, function mask */
     struct {
         uint64_t addr;
@@ -128,7 +128,7 @@ struct pci_fn {
     struct pci_bar bar[PCI_BARS];
     struct pci_msix msix;
     bool intx; /* what the function asks for, before Interrupt Disable */
-    /* Before a read of [off, off + size) the function may refresh cfg[]; after a write it may act. Either may be NULL. */
+    /* Before a read of [off, off + size) the function may refresh cfg[]; after a write it may act. May be NULL. */
     void (*cfg_reading)(struct pci_fn *f, unsigned off, unsigned size);
     void (*cfg_written)(struct pci_fn *f, unsigned off, unsigned size);
 };
@@ -145,12 +145,21 @@ int pci_plug(struct pci_bus *b, unsigned slot, struct pci_fn *f);
 /* Registers back to power-up values: command, BARs, interrupt line, MSI-X. The bus does it before dev.ops->reset. */
 void pci_fn_reset(struct pci_fn *f);
 
-static inline bool pci_master(const struct pci_fn *f) { return f->cfg[PCI_COMMAND] & PCI_CMD_MASTER; }
+static inline bool pci_master(const struct pci_fn *f)
+{
+    return f->cfg[PCI_COMMAND] & PCI_CMD_MASTER;
+}
 /* The function's interrupt pin. The line obeys Interrupt Disable; Interrupt Status does not. */
 void pci_intx_set(struct pci_fn *f, bool level);
 
-static inline uint16_t pci_get16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-static inline uint32_t pci_get32(const uint8_t *p) { return pci_get16(p) | (uint32_t)pci_get16(p + 2) << 16; }
+static inline uint16_t pci_get16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+static inline uint32_t pci_get32(const uint8_t *p)
+{
+    return pci_get16(p) | (uint32_t)pci_get16(p + 2) << 16;
+}
 static inline void pci_put16(uint8_t *p, uint16_t v)
 {
     p[0] = (uint8_t)v;
@@ -167,7 +176,10 @@ static inline void pci_put32(uint8_t *p, uint32_t v)
 /* Add the capability: n vectors, table (16 * n bytes) and PBA (8 bytes) at these offsets of a memory BAR.
  * -1: too many vectors or no room. */
 int pci_msix_init(struct pci_fn *f, unsigned n, unsigned bar, uint32_t table_off, uint32_t pba_off);
-static inline bool pci_msix_enabled(const struct pci_fn *f) { return f->msix.enabled; }
+static inline bool pci_msix_enabled(const struct pci_fn *f)
+{
+    return f->msix.enabled;
+}
 /* Send vector v, or set its pending bit while it, the function or bus mastering is off. Ignores v >= n. */
 void pci_msix_notify(struct pci_fn *f, unsigned v);
 /* Accesses to the table and the PBA; off relative to either. Aligned dwords and qwords; else DEV_UNMAPPED. */

@@ -94,9 +94,7 @@ static void table_put(struct pci_fn *f, uint64_t off, uint32_t val)
     case 0: m->table[v].addr = (m->table[v].addr & ~0xffffffffull) | (val & ~3u); break;
     case 4: m->table[v].addr = (m->table[v].addr & 0xffffffff) | (uint64_t)val << 32; break;
     case 8: m->table[v].data = val; break;
-    default:
-        m->table[v].ctrl = val & VEC_MASKED;
-        fire_pending(f, v);
+    default: m->table[v].ctrl = val & VEC_MASKED; fire_pending(f, v);
     }
 }
 

@@ -84,9 +84,10 @@ void virtio_set_status(struct virtio_dev *v, uint8_t val)
         return;
     }
     /* Bits are only ever added; NEEDS_RESET is the device's own. */
-    uint8_t new = val & (VIRTIO_S_ACKNOWLEDGE | VIRTIO_S_DRIVER | VIRTIO_S_DRIVER_OK | VIRTIO_S_FEATURES_OK | VIRTIO_S_FAILED);
+    uint8_t new =
+        val &(VIRTIO_S_ACKNOWLEDGE | VIRTIO_S_DRIVER | VIRTIO_S_DRIVER_OK | VIRTIO_S_FEATURES_OK | VIRTIO_S_FAILED);
     new &= (uint8_t)~v->status;
-    if (new & VIRTIO_S_FEATURES_OK) {
+    if (new &VIRTIO_S_FEATURES_OK) {
         /* A subset of the offer; this is no legacy device. */
         if ((v->features & ~v->offered) || !virtio_has(v, VIRTIO_F_VERSION_1))
             new &= (uint8_t)~VIRTIO_S_FEATURES_OK;
@@ -96,7 +97,7 @@ void virtio_set_status(struct virtio_dev *v, uint8_t val)
     if (!((v->status | new) & VIRTIO_S_FEATURES_OK))
         new &= (uint8_t)~VIRTIO_S_DRIVER_OK;
     v->status |= new;
-    if (new & VIRTIO_S_DRIVER_OK)
+    if (new &VIRTIO_S_DRIVER_OK)
         kick_all(v);
 }
 

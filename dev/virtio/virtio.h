@@ -2,10 +2,10 @@
  * Virtio 1.x devices (OASIS VIRTIO 1.2): the part common to all of them, independent of the transport.
  *
  * In a nutshell: a device (blk, console, rng) embeds struct virtio_dev and offers features and queues; the transport
- * (virtio_pci.c) turns register accesses into virtio_*() calls and virtio_dev.signal() into interrupts; virtqueue.c pops
- * requests and pushes completions. Rings are mapped once when a queue is enabled. Every descriptor is copied before it is
- * looked at, and a request's segments are checked to be RAM before the device sees it; anything malformed marks the device
- * DEVICE_NEEDS_RESET and stops its queues.
+ * (virtio_pci.c) turns register accesses into virtio_*() calls and virtio_dev.signal() into interrupts; virtqueue.c
+ * pops requests and pushes completions. Rings are mapped once when a queue is enabled. Every descriptor is copied
+ * before it is looked at, and a request's segments are checked to be RAM before the device sees it; anything malformed
+ * marks the device DEVICE_NEEDS_RESET and stops its queues.
  *
  * All functions run under the VM's device lock unless they say otherwise.
  */
@@ -70,8 +70,8 @@ struct virtio_ops {
     uint32_t pci_class; /* 24 bits */
     /* The driver made requests available in an enabled queue of a live device. */
     void (*kick)(struct virtio_dev *v, unsigned q);
-    /* Forget everything in flight: after it returns no guest memory is touched and nothing is pushed. q: the queue being
-     * reset, or -1 for the whole device. */
+    /* Forget everything in flight: after it returns no guest memory is touched and nothing is pushed. q: the queue
+     * being reset, or -1 for the whole device. */
     void (*reset)(struct virtio_dev *v, int q);
     /* FEATURES_OK was accepted; v->features is final. May be NULL. */
     void (*negotiated)(struct virtio_dev *v);
@@ -104,11 +104,15 @@ void virtio_init(struct virtio_dev *v, const struct virtio_ops *ops, const struc
 void virtio_config_changed(struct virtio_dev *v);
 /* The driver broke the rules: stop until it resets the device. why is logged. */
 void virtio_broken(struct virtio_dev *v, const char *why);
-static inline bool virtio_has(const struct virtio_dev *v, uint64_t f) { return (v->features & f) != 0; }
+static inline bool virtio_has(const struct virtio_dev *v, uint64_t f)
+{
+    return (v->features & f) != 0;
+}
 /* May the queue be processed now? */
 static inline bool vq_live(const struct virtqueue *q)
 {
-    return q->enabled && q->v->master && (q->v->status & (VIRTIO_S_DRIVER_OK | VIRTIO_S_NEEDS_RESET)) == VIRTIO_S_DRIVER_OK;
+    return q->enabled && q->v->master &&
+           (q->v->status & (VIRTIO_S_DRIVER_OK | VIRTIO_S_NEEDS_RESET)) == VIRTIO_S_DRIVER_OK;
 }
 
 /* Next request: 1 and *e filled, 0 if there is none, -1 if the queue is not live or just broke. */
@@ -121,8 +125,8 @@ void vq_publish(struct virtqueue *q);
 bool vq_want(struct virtqueue *q);
 void vq_spare(struct virtqueue *q);
 
-/* Copy from the readable / to the writable part, at byte off of it. Returns bytes copied (less at the end). Any thread, as
- * long as the request is in flight. */
+/* Copy from the readable / to the writable part, at byte off of it. Returns bytes copied (less at the end). Any thread,
+ * as long as the request is in flight. */
 size_t vq_read(const struct vq_elem *e, uint64_t off, void *buf, size_t len);
 size_t vq_write(const struct virtio_dev *v, const struct vq_elem *e, uint64_t off, const void *buf, size_t len);
 

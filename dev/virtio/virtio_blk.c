@@ -2,12 +2,12 @@
  * Virtio block device (VIRTIO 1.2, 5.2).
  *
  * The doorbell only wakes the worker. The worker, on the I/O thread, takes the device lock to pop a batch of requests,
- * drops it to do the I/O straight to and from guest memory, takes it again to complete them; while it runs the driver is
- * asked not to ring. Requests are executed in ring order, so a flush covers every write completed before it was issued.
- * A request is checked completely before its first byte is transferred.
+ * drops it to do the I/O straight to and from guest memory, takes it again to complete them; while it runs the driver
+ * is asked not to ring. Requests are executed in ring order, so a flush covers every write completed before it was
+ * issued. A request is checked completely before its first byte is transferred.
  *
- * io_lock is held while guest memory or the disk is accessed; reset raises `epoch` and then takes io_lock once, after which
- * nothing popped before touches anything. The worker never waits for the device lock with io_lock held.
+ * io_lock is held while guest memory or the disk is accessed; reset raises `epoch` and then takes io_lock once, after
+ * which nothing popped before touches anything. The worker never waits for the device lock with io_lock held.
  */
 #include "dev/virtio/virtio_blk.h"
 
@@ -51,10 +51,10 @@ enum {
 
 #define SECTOR 512u
 #define QUEUE_SIZE 256
-#define HEADER 16u              /* type, reserved, sector */
-#define RANGES_MAX 32           /* per discard or write-zeroes request */
+#define HEADER 16u               /* type, reserved, sector */
+#define RANGES_MAX 32            /* per discard or write-zeroes request */
 #define RANGE_SECTORS (1u << 22) /* 2 GiB each */
-#define CHUNK (1u << 20)        /* most bytes between two looks at epoch */
+#define CHUNK (1u << 20)         /* most bytes between two looks at epoch */
 #define BATCH 16
 #define BATCH_BYTES (256u << 10)
 #define ROUNDS 64 /* batches before the I/O thread's other users get a turn */
@@ -70,7 +70,7 @@ struct blk {
     struct virtio_dev v;
     struct blockdev bd;
     char serial[20];
-    bool working;  /* the worker is deferred or running; under the device lock */
+    bool working; /* the worker is deferred or running; under the device lock */
     _Atomic bool writeback;
     _Atomic unsigned epoch; /* raised by reset */
     struct host_mutex *io_lock;
@@ -294,7 +294,10 @@ static void set_writeback(struct blk *b, bool on)
 }
 
 /* A driver that cannot flush gets a write-through disk (5.2.5.2, 5.2.6.2). */
-static void blk_negotiated(struct virtio_dev *v) { set_writeback((struct blk *)v, virtio_has(v, F_FLUSH)); }
+static void blk_negotiated(struct virtio_dev *v)
+{
+    set_writeback((struct blk *)v, virtio_has(v, F_FLUSH));
+}
 
 static void blk_config_write(struct virtio_dev *v, unsigned off, unsigned size, uint32_t val)
 {
@@ -337,7 +340,10 @@ static const struct virtio_ops blk_ops = {
     .fini = blk_fini,
 };
 
-static void put32(struct blk *b, unsigned off, uint32_t val) { memcpy(b->v.config + off, &val, sizeof val); }
+static void put32(struct blk *b, unsigned off, uint32_t val)
+{
+    memcpy(b->v.config + off, &val, sizeof val);
+}
 
 struct dev *virtio_blk_new(const struct dev_env *env, struct pci_bus *bus, unsigned slot, const struct blockdev *bd,
                            const char *serial)

@@ -1,8 +1,9 @@
 /*
  * Virtio console (VIRTIO 1.2, 5.3): one port.
  *
- * Output goes to the back end from the doorbell, a bounded amount at a time; what is left, or what the back end has no room
- * for, goes on from a timer, so the ring gives back pressure. Input waits in a small FIFO for the driver's buffers.
+ * Output goes to the back end from the doorbell, a bounded amount at a time; what is left, or what the back end has no
+ * room for, goes on from a timer, so the ring gives back pressure. Input waits in a small FIFO for the driver's
+ * buffers.
  */
 #include "dev/virtio/virtio_console.h"
 
@@ -19,9 +20,9 @@ enum { CFG_COLS = 0, CFG_ROWS = 2, CFG_EMERG = 8, CFG_LEN = 12 };
 enum { RX, TX };
 
 #define QUEUE_SIZE 128
-#define FIFO 4096u         /* input waiting for buffers; power of two */
-#define TURN (64u << 10)   /* output bytes per turn */
-#define RETRY_NS 1000000u  /* back end full */
+#define FIFO 4096u        /* input waiting for buffers; power of two */
+#define TURN (64u << 10)  /* output bytes per turn */
+#define RETRY_NS 1000000u /* back end full */
 
 struct console {
     struct virtio_dev v;

@@ -20,7 +20,10 @@ struct virtio_pci {
     unsigned pci_cap; /* offset of the configuration access capability */
 };
 
-struct virtio_dev *virtio_pci_dev(struct dev *d) { return ((struct virtio_pci *)d)->v; }
+struct virtio_dev *virtio_pci_dev(struct dev *d)
+{
+    return ((struct virtio_pci *)d)->v;
+}
 
 /* --- interrupts (4.1.5.3, 4.1.5.4) ----------------------------------------- */
 
@@ -226,8 +229,8 @@ static bool window(struct virtio_pci *p, unsigned off, unsigned size, uint32_t *
     *at = pci_get32(c + 8);
     *len = pci_get32(c + 12);
     /* Once per access to pci_cfg_data, which is the one that covers its first byte. */
-    return off <= p->pci_cap + 16 && off + size > p->pci_cap + 16 && c[4] == 0 && (*len == 1 || *len == 2 || *len == 4) &&
-           *at % *len == 0;
+    return off <= p->pci_cap + 16 && off + size > p->pci_cap + 16 && c[4] == 0 &&
+           (*len == 1 || *len == 2 || *len == 4) && *at % *len == 0;
 }
 
 static void vp_cfg_reading(struct pci_fn *f, unsigned off, unsigned size)
@@ -299,8 +302,8 @@ struct dev *virtio_pci_new(const struct dev_env *env, struct pci_bus *bus, unsig
     }
     struct pci_fn *f = &p->fn;
     p->v = v;
-    p->ops = (struct dev_ops){
-        .name = v->ops->name, .reset = vp_reset, .read = vp_read, .write = vp_write, .fini = vp_fini};
+    p->ops =
+        (struct dev_ops){.name = v->ops->name, .reset = vp_reset, .read = vp_read, .write = vp_write, .fini = vp_fini};
     f->dev.ops = &p->ops;
     pci_fn_init(f, env, 0x1af4, (uint16_t)(0x1040 + v->ops->id), v->ops->pci_class, 1, 0x1af4, 0x1100, 1);
     pci_bar_init(f, 0, PCI_BAR_MEM64, VIRTIO_PCI_BAR_SIZE);

@@ -45,9 +45,15 @@ static void rng_run(struct rng *r)
         timer_arm(r->v.env.clock, &r->retry, clock_now(r->v.env.clock) + (stuck ? RETRY_NS : 0));
 }
 
-static void rng_retry(void *ctx) { rng_run(ctx); }
+static void rng_retry(void *ctx)
+{
+    rng_run(ctx);
+}
 
-static void rng_kick(struct virtio_dev *v, unsigned q) { rng_run((struct rng *)v); }
+static void rng_kick(struct virtio_dev *v, unsigned q)
+{
+    rng_run((struct rng *)v);
+}
 
 static void rng_reset(struct virtio_dev *v, int q)
 {

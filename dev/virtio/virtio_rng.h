@@ -4,7 +4,8 @@
 
 #include "dev/pci.h"
 
-/* Where entropy comes from: fill n bytes, return 0 or an error. Called under the device lock, at most 4 KiB at a time. */
+/* Where entropy comes from: fill n bytes, return 0 or an error. Called under the device lock, at most 4 KiB at a time.
+ */
 struct entropy {
     void *ctx;
     int (*fill)(void *ctx, void *buf, size_t n);

@@ -24,8 +24,14 @@ static struct desc fetch(const uint8_t *table, unsigned i)
     return d;
 }
 
-static uint16_t load16(const uint16_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
-static uint16_t avail_idx(const struct virtqueue *q) { return __atomic_load_n(q->avail_p + 1, __ATOMIC_ACQUIRE); }
+static uint16_t load16(const uint16_t *p)
+{
+    return __atomic_load_n(p, __ATOMIC_RELAXED);
+}
+static uint16_t avail_idx(const struct virtqueue *q)
+{
+    return __atomic_load_n(q->avail_p + 1, __ATOMIC_ACQUIRE);
+}
 
 static void used_store16(struct virtqueue *q, unsigned off, uint16_t val)
 {

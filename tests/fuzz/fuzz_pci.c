@@ -15,10 +15,10 @@ struct board {
     bool line[4];
 };
 
-#define CHECK(x) \
-    do { \
-        if (!(x)) \
-            __builtin_trap(); \
+#define CHECK(x)                                                                                                       \
+    do {                                                                                                               \
+        if (!(x))                                                                                                      \
+            __builtin_trap();                                                                                          \
     } while (0)
 
 static const struct pci_window win[2] = {{0xc0000000, 0x100000}, {0x800000000, 0x1000000}}, win_io = {0xc000, 0x1000};
@@ -55,15 +55,24 @@ static void line_set(void *ctx, unsigned pin, bool level)
     bd->line[pin] = level;
 }
 
-static void msi_send(void *ctx, uint64_t addr, uint32_t d) { CHECK((addr & 3) == 0); }
+static void msi_send(void *ctx, uint64_t addr, uint32_t d)
+{
+    CHECK((addr & 3) == 0);
+}
 
 static int fn_rd(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t *val)
 {
     *val = 0;
     return DEV_OK;
 }
-static int fn_wr(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t val) { return DEV_OK; }
-static void fn_fini(struct dev *d) { free(d); }
+static int fn_wr(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t val)
+{
+    return DEV_OK;
+}
+static void fn_fini(struct dev *d)
+{
+    free(d);
+}
 static const struct dev_ops fn_ops = {.name = "fuzz", .read = fn_rd, .write = fn_wr, .fini = fn_fini};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -17,10 +17,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define CHECK(x) \
-    do { \
-        if (!(x)) \
-            __builtin_trap(); \
+#define CHECK(x)                                                                                                       \
+    do {                                                                                                               \
+        if (!(x))                                                                                                      \
+            __builtin_trap();                                                                                          \
     } while (0)
 
 #define BASE 0x10000u
@@ -64,8 +64,14 @@ static int w_write(void *ctx, uint64_t gpa, const void *buf, size_t len)
         memcpy(p, buf, len);
     return p ? 0 : -1;
 }
-static void w_dirty(void *ctx, uint64_t gpa, size_t len) { CHECK(w_map(ctx, gpa, len, true)); }
-static void w_msi(void *ctx, uint64_t addr, uint32_t d) { CHECK((addr & 3) == 0); }
+static void w_dirty(void *ctx, uint64_t gpa, size_t len)
+{
+    CHECK(w_map(ctx, gpa, len, true));
+}
+static void w_msi(void *ctx, uint64_t addr, uint32_t d)
+{
+    CHECK((addr & 3) == 0);
+}
 static void w_line(void *ctx, unsigned pin, bool level)
 {
     struct world *w = ctx;
@@ -79,10 +85,19 @@ static void w_defer(void *ctx, void (*fn)(void *), void *arg)
     w->job = fn;
     w->job_arg = arg;
 }
-static void w_lock(void *ctx) { CHECK(++((struct world *)ctx)->locked == 1); }
-static void w_unlock(void *ctx) { CHECK(--((struct world *)ctx)->locked == 0); }
+static void w_lock(void *ctx)
+{
+    CHECK(++((struct world *)ctx)->locked == 1);
+}
+static void w_unlock(void *ctx)
+{
+    CHECK(--((struct world *)ctx)->locked == 0);
+}
 static void w_log(void *ctx, const char *fmt, ...) {}
-static uint64_t w_now(void *ctx) { return ((struct world *)ctx)->now; }
+static uint64_t w_now(void *ctx)
+{
+    return ((struct world *)ctx)->now;
+}
 
 static int d_read(void *ctx, uint64_t off, void *buf, size_t len)
 {
@@ -98,7 +113,10 @@ static int d_write(void *ctx, uint64_t off, const void *buf, size_t len)
     memcpy(w->disk + off, buf, len);
     return 0;
 }
-static int d_flush(void *ctx) { return 0; }
+static int d_flush(void *ctx)
+{
+    return 0;
+}
 static int d_range(void *ctx, uint64_t off, uint64_t len)
 {
     struct world *w = ctx;
@@ -120,7 +138,10 @@ static int r_fill(void *ctx, void *buf, size_t n)
     return ((struct world *)ctx)->now % 5 == 4 ? -1 : 0;
 }
 
-static void wr(struct world *w, uint64_t off, unsigned size, uint64_t v) { w->d->ops->write(w->d, 0, off, size, v); }
+static void wr(struct world *w, uint64_t off, unsigned size, uint64_t v)
+{
+    w->d->ops->write(w->d, 0, off, size, v);
+}
 
 static void bring_up(struct world *w, unsigned slot, uint8_t how)
 {

@@ -6,14 +6,23 @@ struct tfn {
     unsigned resets;
 };
 
-static void t_reset(struct dev *d) { ((struct tfn *)d)->resets++; }
-static void t_fini(struct dev *d) { free(d); }
+static void t_reset(struct dev *d)
+{
+    ((struct tfn *)d)->resets++;
+}
+static void t_fini(struct dev *d)
+{
+    free(d);
+}
 static int t_read(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t *val)
 {
     *val = bank;
     return DEV_OK;
 }
-static int t_write(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t val) { return DEV_OK; }
+static int t_write(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t val)
+{
+    return DEV_OK;
+}
 static const struct dev_ops t_ops = {.name = "t", .reset = t_reset, .read = t_read, .write = t_write, .fini = t_fini};
 
 static struct tfn *add_fn(struct fix *f, unsigned slot)
@@ -129,7 +138,7 @@ static void test_ecam(void **st)
     assert_int_equal(bus_rd(f, E, base, 4), 0x56781234);
     assert_int_equal(bus_rd(f, E, base + 3, 1), 0x56);
     assert_true(bus_rd(f, E, base, 8) == 0x0010000056781234ull);
-    assert_int_equal(bus_rd(f, E, base + 0x100, 4), 0xffffffff); /* no extended space */
+    assert_int_equal(bus_rd(f, E, base + 0x100, 4), 0xffffffff);  /* no extended space */
     assert_int_equal(bus_rd(f, E, base + 0x1000, 4), 0xffffffff); /* function 1 */
     assert_int_equal(bus_rd(f, E, 4 << 15, 2), 0xffff);
     assert_int_equal(bus_rd(f, E, 0, 4), 0x00081b36);
@@ -174,7 +183,8 @@ static void test_decode(void **st)
     cfg_wr(f, 4, 2, PCI_CMD_MEM);
     assert_int_equal(f->map_changes, 1);
     assert_int_equal(pci_bus_ranges(f->bus, r), 2);
-    assert_true(r[0].dev == &t->fn.dev && r[0].bank == 0 && !r[0].io && r[0].start == 0xc0010000 && r[0].size == 0x8000);
+    assert_true(r[0].dev == &t->fn.dev && r[0].bank == 0 && !r[0].io && r[0].start == 0xc0010000 &&
+                r[0].size == 0x8000);
     assert_true(r[1].bank == 2 && r[1].start == 0xc0000100 && r[1].size == 0x100);
     cfg_wr(f, 4, 2, PCI_CMD_MEM | PCI_CMD_MASTER); /* nothing new */
     cfg_wr(f, 0x10, 4, 0xc0010000);
@@ -368,7 +378,7 @@ int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_mechanism1), T(test_cf9),  T(test_ecam), T(test_bar_sizing), T(test_decode), T(test_assign),
+        T(test_mechanism1),   T(test_cf9),  T(test_ecam), T(test_bar_sizing), T(test_decode), T(test_assign),
         T(test_assign_spill), T(test_intx), T(test_msix), T(test_reset),      T(test_plug),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -59,8 +59,14 @@ static int d_write(void *ctx, uint64_t off, const void *buf, size_t len)
         memcpy(d->data + off, buf, len);
     return rc;
 }
-static int d_flush(void *ctx) { return log_op(ctx, OP_FLUSH, 0, 0); }
-static int d_discard(void *ctx, uint64_t off, uint64_t len) { return log_op(ctx, OP_DISCARD, off, len); }
+static int d_flush(void *ctx)
+{
+    return log_op(ctx, OP_FLUSH, 0, 0);
+}
+static int d_discard(void *ctx, uint64_t off, uint64_t len)
+{
+    return log_op(ctx, OP_DISCARD, off, len);
+}
 static int d_zero(void *ctx, uint64_t off, uint64_t len)
 {
     struct disk *d = ctx;
@@ -189,9 +195,17 @@ static void test_bad_ranges(void **st)
     static const struct {
         uint64_t sector;
         uint32_t len;
-    } bad[] = {{SECTORS, 512},       {SECTORS - 1, 1024},       {~0ull, 512},        {~0ull / 512, 512}, {1ull << 55, 512},
-               {0, 511},             {0, 513},                  {3, 1},              {0, (SECTORS + 1) * 512},
-               {~0ull - 6, 8 * 512}, {0x80000000000000ull, 512}};
+    } bad[] = {{SECTORS, 512},
+               {SECTORS - 1, 1024},
+               {~0ull, 512},
+               {~0ull / 512, 512},
+               {1ull << 55, 512},
+               {0, 511},
+               {0, 513},
+               {3, 1},
+               {0, (SECTORS + 1) * 512},
+               {~0ull - 6, 8 * 512},
+               {0x80000000000000ull, 512}};
     bring_up(f, F_FLUSH, 64);
     uint32_t used;
     for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -217,7 +231,8 @@ static void test_layout(void **st)
     put_header(f, HEAP, 1, 7);
     for (unsigned i = 0; i < 1024; i++)
         m[16 + i] = (uint8_t)(i * 3);
-    struct seg w[] = {{HEAP, 5, false}, {HEAP + 5, 20, false}, {HEAP + 25, 1000, false}, {HEAP + 1025, 15, false}, {STATUS, 1, true}};
+    struct seg w[] = {
+        {HEAP, 5, false}, {HEAP + 5, 20, false}, {HEAP + 25, 1000, false}, {HEAP + 1025, 15, false}, {STATUS, 1, true}};
     m[0x800] = 9;
     add_chain(f, 0, w, 5);
     kick(f, 0);
@@ -243,7 +258,8 @@ static void test_layout(void **st)
 static void test_malformed(void **st)
 {
     struct fix *f = *st;
-    struct seg no_status[] = {{HDR, 16, false}}, no_header[] = {{STATUS, 1, true}}, shrt[] = {{HDR, 15, false}, {STATUS, 1, true}};
+    struct seg no_status[] = {{HDR, 16, false}}, no_header[] = {{STATUS, 1, true}},
+               shrt[] = {{HDR, 15, false}, {STATUS, 1, true}};
     struct seg no_ram[] = {{HDR, 16, false}, {0x1000, 512, false}, {STATUS, 1, true}};
     struct {
         struct seg *s;
@@ -376,14 +392,20 @@ static void test_batch(void **st)
         if (i % 16 != 15)
             assert_int_equal(disk.op[i].off, i * 512);
     }
-    assert_int_equal(f->msi_count, 1); /* used_event 0: only the first was asked for */
+    assert_int_equal(f->msi_count, 1);                            /* used_event 0: only the first was asked for */
     assert_int_equal(g16(f, RING(0) + 0x8000 + 4 + 8 * 256), 64); /* and the next doorbell is wanted */
 }
 
 /* --- a reset with a request in flight, on real threads --------------------- */
 
-static void m_lock(void *ctx) { host_lock(ctx); }
-static void m_unlock(void *ctx) { host_unlock(ctx); }
+static void m_lock(void *ctx)
+{
+    host_lock(ctx);
+}
+static void m_unlock(void *ctx)
+{
+    host_unlock(ctx);
+}
 struct resetter {
     struct fix *f;
     struct host_mutex *m;
@@ -488,8 +510,17 @@ int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_config),   T(test_read_write), T(test_bad_ranges), T(test_layout), T(test_malformed), T(test_discard_zero),
-        T(test_readonly), T(test_cache_mode), T(test_batch),      T(test_turns),  cmocka_unit_test(test_reset_in_flight),
+        T(test_config),
+        T(test_read_write),
+        T(test_bad_ranges),
+        T(test_layout),
+        T(test_malformed),
+        T(test_discard_zero),
+        T(test_readonly),
+        T(test_cache_mode),
+        T(test_batch),
+        T(test_turns),
+        cmocka_unit_test(test_reset_in_flight),
         cmocka_unit_test(test_inline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

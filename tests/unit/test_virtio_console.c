@@ -19,7 +19,10 @@ static size_t cd_write(void *ctx, const uint8_t *buf, size_t n)
     b->n += n;
     return n;
 }
-static void cd_accept(void *ctx) { ((struct back *)ctx)->accepts++; }
+static void cd_accept(void *ctx)
+{
+    ((struct back *)ctx)->accepts++;
+}
 
 static int setup(void **st)
 {
@@ -153,6 +156,7 @@ static void test_input_before_driver(void **st)
 int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
-    const struct CMUnitTest tests[] = {T(test_output), T(test_back_pressure), T(test_input), T(test_input_before_driver)};
+    const struct CMUnitTest tests[] = {T(test_output), T(test_back_pressure), T(test_input),
+                                       T(test_input_before_driver)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -269,8 +269,8 @@ int main(void)
 #define R(x) cmocka_unit_test_setup_teardown(x, setup_rng, teardown)
 #define C(x) cmocka_unit_test_setup_teardown(x, setup_con, teardown)
     const struct CMUnitTest tests[] = {
-        R(test_ids), R(test_negotiation), R(test_common), R(test_interrupts), R(test_queue_reset),
-        C(test_cfg_access), C(test_device_config),
+        R(test_ids),         R(test_negotiation), R(test_common),        R(test_interrupts),
+        R(test_queue_reset), C(test_cfg_access),  C(test_device_config),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

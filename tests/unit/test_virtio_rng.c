@@ -43,7 +43,8 @@ static void test_fill(void **st)
 {
     struct fix *f = *st;
     uint32_t id = 0, len = 0;
-    struct seg s[] = {{HEAP, 3, true}, {HEAP + 100, 5, true}}, big = {HEAP + 0x1000, 100000, true}, none = {HEAP, 9, false};
+    struct seg s[] = {{HEAP, 3, true}, {HEAP + 100, 5, true}}, big = {HEAP + 0x1000, 100000, true},
+               none = {HEAP, 9, false};
     uint16_t h = add_chain(f, 0, s, 2);
     kick(f, 0);
     assert_true(get_used(f, 0, &id, &len));

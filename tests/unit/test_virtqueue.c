@@ -7,9 +7,18 @@ struct vt {
     unsigned kicks, resets, signals, config_signals;
 };
 
-static void vt_kick(struct virtio_dev *v, unsigned q) { ((struct vt *)v)->kicks++; }
-static void vt_reset(struct virtio_dev *v, int q) { ((struct vt *)v)->resets++; }
-static void vt_fini(struct virtio_dev *v) { free(v); }
+static void vt_kick(struct virtio_dev *v, unsigned q)
+{
+    ((struct vt *)v)->kicks++;
+}
+static void vt_reset(struct virtio_dev *v, int q)
+{
+    ((struct vt *)v)->resets++;
+}
+static void vt_fini(struct virtio_dev *v)
+{
+    free(v);
+}
 static const struct virtio_ops vt_ops = {.name = "vt", .id = 9, .kick = vt_kick, .reset = vt_reset, .fini = vt_fini};
 static void vt_signal(void *t, int q)
 {
@@ -72,7 +81,8 @@ static void test_direct(void **st)
     assert_int_equal(vq_pop(&t->v.vq[0], &e), 0);
     memcpy(at(t->f, HEAP), "hello ", 6);
     memcpy(at(t->f, HEAP + 100), "world", 5);
-    struct seg s[] = {{HEAP, 6, false}, {HEAP + 50, 0, false}, {HEAP + 100, 5, false}, {HEAP + 200, 4, true}, {HEAP + 300, 8, true}};
+    struct seg s[] = {
+        {HEAP, 6, false}, {HEAP + 50, 0, false}, {HEAP + 100, 5, false}, {HEAP + 200, 4, true}, {HEAP + 300, 8, true}};
     uint16_t head = add_chain(t->f, 0, s, 5);
     assert_int_equal(vq_pop(&t->v.vq[0], &e), 1);
     assert_true(e.head == head && e.nout == 2 && e.nin == 2 && e.out_len == 11 && e.in_len == 12);
@@ -137,40 +147,40 @@ static void test_malformed(void **st)
         uint16_t head = 0;
         put_desc(f, RING(0), 0, HEAP, 8, 0, 0);
         switch (k) {
-        case 0: put_desc(f, RING(0), 0, HEAP, 8, D_NEXT, 0); break;          /* loop of one */
-        case 1:                                                              /* loop of two */
+        case 0: put_desc(f, RING(0), 0, HEAP, 8, D_NEXT, 0); break; /* loop of one */
+        case 1:                                                     /* loop of two */
             put_desc(f, RING(0), 0, HEAP, 8, D_NEXT, 1);
             put_desc(f, RING(0), 1, HEAP, 8, D_NEXT, 0);
             break;
-        case 2: put_desc(f, RING(0), 0, HEAP, 8, D_NEXT, NUM); break;        /* next outside */
-        case 3: head = NUM; break;                                           /* head outside */
+        case 2: put_desc(f, RING(0), 0, HEAP, 8, D_NEXT, NUM); break; /* next outside */
+        case 3: head = NUM; break;                                    /* head outside */
         case 4: head = 0xffff; break;
-        case 5: put_desc(f, RING(0), 0, 0, 8, 0, 0); break;                  /* no RAM */
+        case 5: put_desc(f, RING(0), 0, 0, 8, 0, 0); break; /* no RAM */
         case 6: put_desc(f, RING(0), 0, MEM_BASE + MEM_SIZE - 4, 8, 0, 0); break;
-        case 7: put_desc(f, RING(0), 0, ~7ull, 16, D_WRITE, 0); break;       /* wraps */
-        case 8:                                                              /* readable after writable */
+        case 7: put_desc(f, RING(0), 0, ~7ull, 16, D_WRITE, 0); break; /* wraps */
+        case 8:                                                        /* readable after writable */
             put_desc(f, RING(0), 0, HEAP, 8, D_NEXT | D_WRITE, 1);
             put_desc(f, RING(0), 1, HEAP, 8, 0, 0);
             break;
-        case 9: put_desc(f, RING(0), 0, tab, 24, D_INDIRECT, 0); break;      /* size */
+        case 9: put_desc(f, RING(0), 0, tab, 24, D_INDIRECT, 0); break; /* size */
         case 10: put_desc(f, RING(0), 0, tab, 0, D_INDIRECT, 0); break;
-        case 11: put_desc(f, RING(0), 0, tab, 16, D_INDIRECT, 0); break;     /* not negotiated */
+        case 11: put_desc(f, RING(0), 0, tab, 16, D_INDIRECT, 0); break; /* not negotiated */
         case 12: put_desc(f, RING(0), 0, tab, 16, D_INDIRECT | D_NEXT, 1); break;
-        case 13:                                                             /* nested */
+        case 13: /* nested */
             put_desc(f, RING(0), 0, tab, 16, D_INDIRECT, 0);
             put_desc(f, tab, 0, tab, 16, D_INDIRECT, 0);
             break;
-        case 14:                                                             /* next outside of the table */
+        case 14: /* next outside of the table */
             put_desc(f, RING(0), 0, tab, 16, D_INDIRECT, 0);
             put_desc(f, tab, 0, HEAP, 8, D_NEXT, 1);
             break;
-        case 15: put_desc(f, RING(0), 0, 0x10, 16, D_INDIRECT, 0); break;    /* table no RAM */
-        case 16:                                                             /* too long */
+        case 15: put_desc(f, RING(0), 0, 0x10, 16, D_INDIRECT, 0); break; /* table no RAM */
+        case 16:                                                          /* too long */
             for (unsigned i = 0; i <= VQ_MAX_SEGS; i++)
                 put_desc(f, tab, i, HEAP, 1, i < VQ_MAX_SEGS ? D_NEXT : 0, (uint16_t)(i + 1));
             put_desc(f, RING(0), 0, tab, 16 * (VQ_MAX_SEGS + 1), D_INDIRECT, 0);
             break;
-        case 17: f->q[0].avail_idx = NUM; break;                             /* index ahead by NUM + 1 */
+        case 17: f->q[0].avail_idx = NUM; break; /* index ahead by NUM + 1 */
         }
         make_avail(f, 0, head);
         unsigned logs = f->logs;
@@ -193,7 +203,8 @@ static void test_malformed(void **st)
     assert_int_equal(vq_pop(&t->v.vq[0], &e), 1);
 }
 
-/* Every index value, with queue sizes from 1 up: signalling as the specification's formula on full-width counters says. */
+/* Every index value, with queue sizes from 1 up: signalling as the specification's formula on full-width counters says.
+ */
 static void test_event_idx(void **st)
 {
     struct vt *t = *st;
@@ -343,7 +354,8 @@ int main(void)
 {
 #define T(x) cmocka_unit_test_setup_teardown(x, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_direct), T(test_indirect), T(test_malformed), T(test_event_idx), T(test_flags), T(test_setup_rules), T(test_live),
+        T(test_direct), T(test_indirect),    T(test_malformed), T(test_event_idx),
+        T(test_flags),  T(test_setup_rules), T(test_live),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

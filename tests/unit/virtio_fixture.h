@@ -1,6 +1,6 @@
 /*
- * A machine for virtio tests: guest memory, a PCI bus, an unthreaded clock, a queue of deferred calls, and a driver that
- * talks to one function through its BAR. Memory starts at MEM_BASE, so that address 0 is no RAM.
+ * A machine for virtio tests: guest memory, a PCI bus, an unthreaded clock, a queue of deferred calls, and a driver
+ * that talks to one function through its BAR. Memory starts at MEM_BASE, so that address 0 is no RAM.
  */
 #ifndef TESTS_UNIT_VIRTIO_FIXTURE_H
 #define TESTS_UNIT_VIRTIO_FIXTURE_H
@@ -104,11 +104,26 @@ static inline void fix_defer(void *ctx, void (*fn)(void *), void *arg)
     f->job[f->jobs].fn = fn;
     f->job[f->jobs++].arg = arg;
 }
-static inline void fix_lock(void *ctx) { assert_int_equal(((struct fix *)ctx)->depth++, 0); }
-static inline void fix_unlock(void *ctx) { assert_int_equal(--((struct fix *)ctx)->depth, 0); }
-static inline void fix_log(void *ctx, const char *fmt, ...) { ((struct fix *)ctx)->logs++; }
-static inline void fix_map_changed(void *ctx) { ((struct fix *)ctx)->map_changes++; }
-static inline uint64_t fix_now(void *ctx) { return *(uint64_t *)ctx; }
+static inline void fix_lock(void *ctx)
+{
+    assert_int_equal(((struct fix *)ctx)->depth++, 0);
+}
+static inline void fix_unlock(void *ctx)
+{
+    assert_int_equal(--((struct fix *)ctx)->depth, 0);
+}
+static inline void fix_log(void *ctx, const char *fmt, ...)
+{
+    ((struct fix *)ctx)->logs++;
+}
+static inline void fix_map_changed(void *ctx)
+{
+    ((struct fix *)ctx)->map_changes++;
+}
+static inline uint64_t fix_now(void *ctx)
+{
+    return *(uint64_t *)ctx;
+}
 
 /* Run what was deferred, in order, as the I/O thread would. */
 static inline void fix_drain(struct fix *f)
@@ -177,7 +192,10 @@ static inline int bar_wr(struct fix *f, uint64_t off, unsigned size, uint64_t v)
 {
     return f->d->ops->write(f->d, 0, off, size, v);
 }
-static inline uint32_t cfg_rd(struct fix *f, unsigned off, unsigned size) { return pci_cfg_read(f->bus, f->slot, off, size); }
+static inline uint32_t cfg_rd(struct fix *f, unsigned off, unsigned size)
+{
+    return pci_cfg_read(f->bus, f->slot, off, size);
+}
 static inline void cfg_wr(struct fix *f, unsigned off, unsigned size, uint32_t v)
 {
     pci_cfg_write(f->bus, f->slot, off, size, v);
@@ -192,10 +210,22 @@ static inline unsigned find_cap(struct fix *f, uint8_t id, int type)
 
 /* --- guest memory ----------------------------------------------------------------- */
 
-static inline void *at(struct fix *f, uint64_t gpa) { return f->mem + (gpa - MEM_BASE); }
-static inline uint16_t g16(struct fix *f, uint64_t gpa) { return *(uint16_t *)at(f, gpa); }
-static inline uint32_t g32(struct fix *f, uint64_t gpa) { return *(uint32_t *)at(f, gpa); }
-static inline void p16(struct fix *f, uint64_t gpa, uint16_t v) { *(uint16_t *)at(f, gpa) = v; }
+static inline void *at(struct fix *f, uint64_t gpa)
+{
+    return f->mem + (gpa - MEM_BASE);
+}
+static inline uint16_t g16(struct fix *f, uint64_t gpa)
+{
+    return *(uint16_t *)at(f, gpa);
+}
+static inline uint32_t g32(struct fix *f, uint64_t gpa)
+{
+    return *(uint32_t *)at(f, gpa);
+}
+static inline void p16(struct fix *f, uint64_t gpa, uint16_t v)
+{
+    *(uint16_t *)at(f, gpa) = v;
+}
 
 /* --- the driver ------------------------------------------------------------------------ */
 
@@ -240,7 +270,10 @@ static inline uint16_t add_chain(struct fix *f, unsigned qi, const struct seg *s
     return head;
 }
 
-static inline void kick(struct fix *f, unsigned qi) { bar_wr(f, VIRTIO_PCI_NOTIFY + 4 * qi, 2, qi); }
+static inline void kick(struct fix *f, unsigned qi)
+{
+    bar_wr(f, VIRTIO_PCI_NOTIFY + 4 * qi, 2, qi);
+}
 
 /* Next completion: true and its id and length. */
 static inline bool get_used(struct fix *f, unsigned qi, uint32_t *id, uint32_t *len)
@@ -254,8 +287,14 @@ static inline bool get_used(struct fix *f, unsigned qi, uint32_t *id, uint32_t *
     return true;
 }
 
-static inline uint8_t status(struct fix *f) { return (uint8_t)bar_rd(f, VIRTIO_PCI_COMMON + 20, 1); }
-static inline void set_status(struct fix *f, uint8_t s) { bar_wr(f, VIRTIO_PCI_COMMON + 20, 1, s); }
+static inline uint8_t status(struct fix *f)
+{
+    return (uint8_t)bar_rd(f, VIRTIO_PCI_COMMON + 20, 1);
+}
+static inline void set_status(struct fix *f, uint8_t s)
+{
+    bar_wr(f, VIRTIO_PCI_COMMON + 20, 1, s);
+}
 
 static inline uint64_t offered(struct fix *f)
 {
