@@ -94,7 +94,9 @@ int x86_nmi(struct x86_cpu *c);
 static inline bool x86_irq_allowed(const struct x86_cpu *c) { return (c->fl_sys & X86_FL_IF) && !c->inhibit_irq; }
 static inline bool x86_nmi_allowed(const struct x86_cpu *c) { return !c->nmi_blocked && c->inhibit_irq != 2; }
 
-/* After every instruction when c->pending_dbg, TF or an armed breakpoint is in force: raises #DB (trap). X86_OK if nothing. */
+/* After every instruction when c->pending_dbg, TF or an armed breakpoint is in force: raises #DB (trap). X86_OK if nothing.
+ * tf_before: TF was set when the instruction began; with IA32_DEBUGCTL.BTF, pass true only if it was also a taken branch
+ * or delivered an interrupt (SDM Vol. 3B, 17.4.3). */
 int x86_debug_after(struct x86_cpu *c, bool tf_before);
 /* Before an instruction: code breakpoint match (fault-type #DB unless RF). */
 int x86_debug_before(struct x86_cpu *c);

@@ -45,6 +45,7 @@ void x86_tlb_flush_all(struct x86_cpu *c)
         memset(m->tlb, 0, sizeof(m->tlb));
         memset(m->itlb, 0, sizeof(m->itlb));
     }
+    m->ram_size = 0;
     memset(m->large_filter, 0, sizeof(m->large_filter));
     m->huge_lo = UINT64_MAX;
     m->huge_hi = 0;
@@ -274,41 +275,68 @@ static enum x86_tlb_ctx ctx_of(const struct x86_cpu *c, const struct x86_tlb_ent
     return (enum x86_tlb_ctx)((tlb - c->mmu.tlb[0]) / X86_TLB_SIZE);
 }
 
+/* Host address and flag words of the memory at gpa; NULL if it is neither RAM nor ROM. */
+static uint8_t *memory_at(struct x86_cpu *c, uint64_t gpa, bool *ram, uint32_t **page_flags)
+{
+    struct x86_mmu *m = &c->mmu;
+    const struct gpa_range *r;
+
+    if (__builtin_expect(gpa - m->ram_start >= m->ram_size, 0)) {
+        r = gpa_find(m->map, gpa);
+        if (!r || (r->kind != GPA_RAM && r->kind != GPA_ROM))
+            return NULL;
+        if (r->kind == GPA_ROM) {
+            *ram = false;
+            *page_flags = NULL;
+            return r->host + (gpa - r->start);
+        }
+        m->ram_start = r->start;
+        m->ram_size = r->size;
+        m->ram_host = r->host;
+        m->ram_flags = r->page_flags;
+    }
+    *ram = true;
+    *page_flags = m->ram_flags ? m->ram_flags + (gpa - m->ram_start) / PAGE : NULL;
+    return m->ram_host + (gpa - m->ram_start);
+}
+
+/* Announce a write translation of a page. False: the page holds translated code and must not have one. */
+static bool become_writer(const struct x86_cpu *c, uint32_t *page_flags)
+{
+    uint32_t flags;
+
+    if (!page_flags)
+        return true;
+    flags = __atomic_load_n(page_flags, __ATOMIC_RELAXED);
+    if (!(flags & c->mmu.page_bit))
+        flags = __atomic_fetch_or(page_flags, c->mmu.page_bit, __ATOMIC_SEQ_CST);
+    return !(flags & GPA_PF_CODE);
+}
+
 /* Translate for an access in the context tlb and cache the result if the page can be cached. */
 static int translate(struct x86_cpu *c, struct x86_tlb_entry *tlb, uint64_t lin, int access, uint64_t *gpa)
 {
     enum x86_tlb_ctx ctx = ctx_of(c, tlb);
     struct x86_tlb_entry *e = &tlb[(lin >> 12) & (X86_TLB_SIZE - 1)];
     uint64_t page = lin & ~(uint64_t)OFFS, tag;
-    const struct gpa_range *r;
     struct x86_xlat x;
-    uint32_t flags = GPA_PF_CODE, *pf;
+    uint32_t *page_flags;
+    uint8_t *host;
+    bool ram;
 
     /* X86_TLB_SUPER is supervisor without AC, which is also what an implicit access is */
     if (x86_walk(c, lin, access, ctx == X86_TLB_USER, ctx == X86_TLB_SUPER, &x) != X86_OK)
         return X86_FAULT;
     *gpa = x.gpa;
-    r = gpa_find(c->mmu.map, x.gpa);
-    if (!r || (r->kind != GPA_RAM && r->kind != GPA_ROM) || page_watched(c, lin))
+    host = memory_at(c, x.gpa, &ram, &page_flags);
+    if (!host || page_watched(c, lin))
         return X86_OK;
     tag = page | c->mmu.gen;
     e->gpa = x.gpa & ~(uint64_t)OFFS;
-    e->addend = (uint64_t)(uintptr_t)(r->host + (e->gpa - r->start)) - page;
+    e->addend = (uint64_t)(uintptr_t)host - lin;
     e->tag_r = tag;
-    e->tag_w = 0;
+    e->tag_w = x.writable && ram && become_writer(c, page_flags) ? tag : 0;
     note_large(&c->mmu, lin, x.page_size);
-    if (x.writable && r->kind == GPA_RAM) {
-        if (r->page_flags) {
-            pf = r->page_flags + (x.gpa - r->start) / PAGE;
-            flags = __atomic_load_n(pf, __ATOMIC_RELAXED);
-            if (!(flags & c->mmu.page_bit))
-                flags = __atomic_fetch_or(pf, c->mmu.page_bit, __ATOMIC_SEQ_CST);
-        } else {
-            flags = 0;
-        }
-        if (!(flags & GPA_PF_CODE))
-            e->tag_w = tag;
-    }
     return X86_OK;
 }
 
@@ -441,21 +469,23 @@ int x86_fetch_page(struct x86_cpu *c, uint64_t lin, const uint8_t **host, uint64
     bool user = c->cpl == 3;
     struct x86_itlb_entry *e = &c->mmu.itlb[user][(lin >> 12) & (X86_ITLB_SIZE - 1)];
     uint64_t tag = (lin & ~(uint64_t)OFFS) | c->mmu.gen;
-    const struct gpa_range *r;
+    uint32_t *page_flags;
     struct x86_xlat x;
+    uint8_t *mem;
+    bool ram;
 
     if (e->tag != tag) {
         if (x86_walk(c, lin, X86_EXEC, user, false, &x) != X86_OK)
             return X86_FAULT;
         *gpa = x.gpa & ~(uint64_t)OFFS;
-        r = gpa_find(c->mmu.map, *gpa);
-        if (!r || (r->kind != GPA_RAM && r->kind != GPA_ROM)) {
+        mem = memory_at(c, *gpa, &ram, &page_flags);
+        if (!mem) {
             *host = NULL;
             return X86_OK;
         }
         tag = (lin & ~(uint64_t)OFFS) | c->mmu.gen;
         e->gpa = *gpa;
-        e->host = r->host + (*gpa - r->start);
+        e->host = mem;
         e->tag = tag;
         note_large(&c->mmu, lin, x.page_size);
     }

@@ -38,7 +38,11 @@ struct x86_mmu {
     struct x86_tlb_entry *cur; /* = tlb[context of CPL/AC/SMAP]; kept by x86_mmu_update_ctx */
     uint64_t gen;              /* 1..4095, never 0 */
     uint64_t version;          /* counts flushes, of a page or all: what was found by linear address must be looked up again */
-    const struct gpa_map *map; /* current guest-physical map */
+    const struct gpa_map *map; /* current guest-physical map; whoever replaces it flushes the TLB */
+    /* The RAM range last used, so that page walks need not search the map. Emptied by a full flush. */
+    uint64_t ram_start, ram_size;
+    uint8_t *ram_host;
+    uint32_t *ram_flags;
     uint32_t page_bit;         /* this vCPU's bit in gpa page flags (GPA_PF_WRITER) */
     uint64_t flushes, walks;   /* statistics */
     /* Which linear addresses may have fragments of large pages cached, for INVLPG: a hashed set of 4 MiB regions for

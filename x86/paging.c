@@ -24,8 +24,10 @@ struct path {
 };
 
 /* Where an entry lies: host pointer for RAM and ROM, else NULL. */
-static uint8_t *entry_host(const struct x86_cpu *c, uint64_t gpa, bool write)
+static inline uint8_t *entry_host(const struct x86_cpu *c, uint64_t gpa, bool write)
 {
+    if (__builtin_expect(gpa - c->mmu.ram_start < c->mmu.ram_size, 1))
+        return c->mmu.ram_host + (gpa - c->mmu.ram_start);
     return gpa_host(c->mmu.map, gpa, 8 - (gpa & 4), write);
 }
 
@@ -74,31 +76,23 @@ static bool entry_set(struct x86_cpu *c, uint64_t gpa, unsigned esize, uint64_t 
     return ok;
 }
 
-/* Bits that must be zero in a present entry of this level (SDM Vol. 3A, 4.3-4.5). level: 4 PML4E .. 1 PTE. */
-static uint64_t reserved_bits(const struct x86_cpu *c, unsigned esize, unsigned level, uint64_t e)
+/* Bits that must be zero in a present entry of this level (SDM Vol. 3A, 4.3-4.5). level: 4 PML4E .. 1 PTE.
+ * high: those that depend only on the paging mode. */
+static inline uint64_t reserved_bits(const struct x86_cpu *c, unsigned esize, unsigned level, uint64_t e, uint64_t high)
 {
-    unsigned m = x86_phys_bits(c->cpuid);
-    uint64_t r;
-
     if (esize == 4) {
+        unsigned m;
+
         if (level != 2 || !(e & PTE_PS) || !(c->cr4 & X86_CR4_PSE))
             return 0;
         /* PSE-36: bits 20:13 hold address bits 39:32 as far as MAXPHYADDR goes */
+        m = x86_phys_bits(c->cpuid);
         m = m > 40 ? 40 : m;
         return 0x3fe000 & ~((1ull << (m - 19)) - 1);
     }
-    r = ~((1ull << m) - 1) & (x86_lma(c) ? 0x000fffffffffffff : 0x7fffffffffffffff);
-    if (!(c->efer & X86_EFER_NXE))
-        r |= 1ull << 63;
-    if (level == 4)
-        r |= PTE_PS;
-    else if (e & PTE_PS) {
-        if (level == 3)
-            r |= 0x3fffe000;
-        else if (level == 2)
-            r |= 0x1fe000;
-    }
-    return r;
+    if (!(e & PTE_PS) || level == 1)
+        return high;
+    return high | (level == 4 ? PTE_PS : level == 3 ? 0x3fffe000 : 0x1fe000);
 }
 
 static inline bool is_leaf(const struct x86_cpu *c, unsigned esize, unsigned level, uint64_t e)
@@ -110,9 +104,12 @@ static inline bool is_leaf(const struct x86_cpu *c, unsigned esize, unsigned lev
  * rw may be NULL: then no access to device memory is made (c is only read). */
 static unsigned descend(const struct x86_cpu *c, struct x86_cpu *rw, uint64_t lin, struct path *p)
 {
-    uint64_t table, addr_mask = ((1ull << x86_phys_bits(c->cpuid)) - 1) & ~0xfffull;
+    uint64_t addr_mask = ((1ull << x86_phys_bits(c->cpuid)) - 1) & ~0xfffull, table;
+    uint64_t high = ~(addr_mask | 0xfff) & (x86_lma(c) ? 0x000fffffffffffff : 0x7fffffffffffffff);
     unsigned level, bits;
 
+    if (!(c->efer & X86_EFER_NXE))
+        high |= 1ull << 63;
     p->n = 0;
     p->rw = p->us = true;
     p->nx = false;
@@ -150,7 +147,7 @@ static unsigned descend(const struct x86_cpu *c, struct x86_cpu *rw, uint64_t li
             return 0x100;
         if (!(e & PTE_P))
             return 0x100;
-        if (e & reserved_bits(c, p->esize, level, e))
+        if (e & reserved_bits(c, p->esize, level, e, high))
             return 0x100 | PF_P | PF_RSVD;
         p->ea[p->n] = ea;
         p->e[p->n++] = e;

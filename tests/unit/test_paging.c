@@ -340,6 +340,113 @@ static void pae(void **state)
     fx_free(f);
 }
 
+/* Random tables in all four paging modes: each level has its own rights, presence and reserved bits. */
+static void random_tables(void **state)
+{
+    enum { LONG, PAE_MODE, BITS32, BITS32_PSE };
+    static const uint8_t first_level[] = {4, 2, 2, 2};
+    struct fx *f = fx_new(40);
+    unsigned faults = 0, goods = 0;
+    unsigned long long rng = 88172645463325252ull;
+
+    (void)state;
+    f->c->cr3 = TABLE(0);
+    f->c->pdptr[2] = TABLE(2) | P; /* so that PAE's directory lies where slot() has it */
+    for (unsigned round = 0; round < 400000; round++) {
+        uint32_t dice, how;
+        unsigned mode, level, leaf, esize;
+        struct situation s = {0};
+        uint64_t lin, page_size, base = 0, a;
+        bool present = true, rsvd = false, used[5] = {false};
+        struct x86_xlat x;
+        int r;
+
+        rng ^= rng << 13, rng ^= rng >> 7, rng ^= rng << 17;
+        dice = (uint32_t)(rng >> 32);
+        how = (uint32_t)rng;
+        mode = dice & 3;
+        s.wp = dice >> 2 & 1, s.smep = dice >> 3 & 1, s.smap = dice >> 4 & 1, s.ac = dice >> 5 & 1, s.nxe = dice >> 6 & 1;
+        s.access = dice >> 7 & 3;
+        if (s.access == 3)
+            s.access = X86_WRITE;
+        s.user_access = dice >> 9 & 1;
+        s.implicit = !s.user_access && (dice >> 10 & 1);
+        s.pae = mode <= PAE_MODE;
+        esize = s.pae ? 8 : 4;
+        lin = mode == LONG ? LIN + 0x5a8 : 0x9a3455a8;
+        f->c->cr0 = X86_CR0_PE | X86_CR0_PG;
+        f->c->cr4 = (s.pae ? X86_CR4_PAE : 0) | (mode == BITS32_PSE ? X86_CR4_PSE : 0);
+        f->c->efer = mode == LONG ? X86_EFER_LME | X86_EFER_LMA : 0;
+        set_situation(f, &s);
+        leaf = 1 + (how & 1) + (mode == LONG && (how & 6) == 0);
+        if (mode == BITS32)
+            leaf = 1;
+        page_size = s.pae ? 1ull << (12 + 9 * (leaf - 1)) : leaf == 2 ? 0x400000 : 0x1000;
+        s.page_user = s.page_writable = true;
+        s.page_nx = false;
+        for (level = first_level[mode]; level >= leaf; level--) {
+            unsigned b = how >> (3 + 6 * (level - 1)) & 63;
+            uint64_t e = P | (b & 3 ? U : 0) | (b & 12 ? W : 0) | (dice >> (12 + level) & 1 ? A | D : 0);
+            bool bad = false;
+
+            if (b == 1) {
+                e &= ~(uint64_t)P;
+            } else if (esize == 8) {
+                if (b == 20)
+                    e |= 1ull << 41, bad = true;
+                if (b == 21)
+                    e |= 1ull << 55, bad = mode == PAE_MODE; /* ignored in 4-level paging */
+                if (b == 22 && level == 4)
+                    e |= PS, bad = true;
+                if (b == 23 && level == leaf && leaf > 1)
+                    e |= 1u << 14, bad = true;
+                if (b >= 48 && b < 54)
+                    e |= NX, bad = !s.nxe;
+            } else if (b == 24 && level == 2 && leaf == 2) {
+                e |= 1u << 21, bad = true;
+            }
+            if (level == leaf) {
+                base = leaf == 1 ? DATA : 0;
+                e |= base | (leaf > 1 ? PS : 0);
+            } else {
+                e |= esize == 8 ? TABLE(4 - level + 1) : TABLE(3);
+            }
+            if (present && !rsvd) {
+                used[level] = true;
+                if (!(e & P))
+                    present = false;
+                else if (bad)
+                    rsvd = true;
+                s.page_user &= !!(e & U);
+                s.page_writable &= !!(e & W);
+                s.page_nx |= e >> 63;
+            }
+            if (mode == LONG || mode == PAE_MODE)
+                fx_put64(f, slot(level, lin), e);
+            else
+                fx_put32(f, (level == 2 ? TABLE(0) : TABLE(3)) + (level == 2 ? lin >> 22 : lin >> 12 & 1023) * 4, (uint32_t)e);
+        }
+        r = walk(f, lin, s.access, s.user_access, s.implicit, &x);
+        if (!present || rsvd || !oracle(&s)) {
+            expect_pf(f, r, lin, oracle_error(&s, present, rsvd));
+            faults++;
+        } else {
+            assert_int_equal(r, X86_OK);
+            assert_int_equal(x.gpa, base | (lin & (page_size - 1)));
+            for (level = leaf; level <= first_level[mode]; level++) {
+                a = esize == 8 ? fx_get64(f, slot(level, lin))
+                               : fx_get32(f, (level == 2 ? TABLE(0) : TABLE(3)) + (level == 2 ? lin >> 22 : lin >> 12 & 1023) * 4);
+                assert_true(used[level] && (a & A));
+                if (level == leaf && s.access == X86_WRITE)
+                    assert_true(a & D);
+            }
+            goods++;
+        }
+    }
+    assert_true(faults > 50000 && goods > 50000); /* both kinds were really met */
+    fx_free(f);
+}
+
 /* --- accesses through the TLB ------------------------------------------------- */
 
 static const uint64_t all_rights[4] = {P | W | U, P | W | U, P | W | U, P | W | U};
@@ -689,6 +796,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rights_long_mode), cmocka_unit_test(not_present_and_reserved),
         cmocka_unit_test(rights_32bit),     cmocka_unit_test(pae),
+        cmocka_unit_test(random_tables),
         cmocka_unit_test(tlb_keeps_until_flushed), cmocka_unit_test(generations_wrap),
         cmocka_unit_test(invlpg_large),     cmocka_unit_test(contexts),
         cmocka_unit_test(page_crossing),    cmocka_unit_test(wraps_at_4g),
