@@ -434,4 +434,37 @@ static inline bool cmp_decode(struct cmp *c, const uint8_t *bytes, unsigned n, e
     return true;
 }
 
+static inline enum x86_decode_result cmp_ours(struct x86_insn *in, const uint8_t *bytes, unsigned n, enum cmp_mode mode)
+{
+    enum x86_mode_bits m = mode == CMP_64 ? X86_MODE_64 : mode == CMP_32 ? X86_MODE_32 : X86_MODE_16;
+    return x86_decode(in, bytes, n, m, mode == CMP_REAL, NULL);
+}
+
+/* What the decoder promises about missing bytes: it asks for more below the length it reports, and never at it; 15 bytes
+ * always suffice. */
+static inline bool cmp_bounds(struct cmp *c, const uint8_t *bytes, unsigned n, enum cmp_mode mode)
+{
+    struct x86_insn a, b;
+    enum x86_decode_result res = cmp_ours(&a, bytes, n, mode);
+    if (res == X86_DEC_MORE)
+        return n < X86_MAX_INSN || !snprintf(c->why, sizeof(c->why), "wants more than 15 bytes");
+    unsigned len = res == X86_DEC_GP ? X86_MAX_INSN : a.len;
+    if (len == 0 || len > X86_MAX_INSN || len > n) {
+        snprintf(c->why, sizeof(c->why), "length %u of %u", len, n);
+        return false;
+    }
+    for (unsigned k = 0; k <= len; k++) {
+        enum x86_decode_result r = cmp_ours(&b, bytes, k, mode);
+        if (r != (k < len ? X86_DEC_MORE : res)) {
+            snprintf(c->why, sizeof(c->why), "with %u of %u bytes: %d, with all: %d", k, len, r, res);
+            return false;
+        }
+    }
+    if (memcmp(&a, &b, sizeof(a)) && res != X86_DEC_GP) {
+        snprintf(c->why, sizeof(c->why), "bytes beyond the length matter");
+        return false;
+    }
+    return true;
+}
+
 #endif

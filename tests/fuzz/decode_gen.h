@@ -27,15 +27,14 @@ static inline unsigned gen_prefixes(uint64_t *s, uint8_t *out)
     return n;
 }
 
-/* A row's own encoding, its constraints mostly kept. */
-static inline unsigned gen_row(uint64_t *s, uint8_t *out)
+/* A row's own encoding up to ModRM; noise: other prefixes too, and VEX constraints sometimes broken. Returns its length. */
+static inline unsigned gen_row_of(uint64_t *s, uint8_t *out, const struct x86_isa_row *r, bool noise)
 {
     static const uint8_t mandatory[] = {0, 0, 0x66, 0xf3, 0xf2, 0};
-    const struct x86_isa_row *r = &x86_isa[gen_next(s) % x86_isa_count];
     uint64_t x = gen_next(s);
     unsigned n = 0;
     uint8_t opcode = r->opcode + (r->plus_r ? x & 7 : 0);
-    if ((x >> 8 & 3) == 0)
+    if (noise && (x >> 8 & 3) == 0)
         n = gen_prefixes(s, out);
     if (r->vex) {
         static const uint8_t pp[] = {0, 0, 1, 2, 3, 0};
@@ -45,11 +44,11 @@ static inline unsigned gen_row(uint64_t *s, uint8_t *out)
         for (unsigned i = 0; i < r->nopnd; i++)
             if (r->opnd[i].method == 'H' || r->opnd[i].method == 'B')
                 v = x >> 12 & 15;
-        if ((x >> 16 & 31) == 0)
+        if (noise && (x >> 16 & 31) == 0)
             v = x >> 21 & 15;
-        if ((x >> 25 & 31) == 0)
+        if (noise && (x >> 25 & 31) == 0)
             w ^= 1;
-        if ((x >> 30 & 31) == 0)
+        if (noise && (x >> 30 & 31) == 0)
             l ^= 1;
         if (r->map == 1 && !w && (x >> 35 & 1)) {
             out[n++] = 0xc5;
@@ -62,8 +61,9 @@ static inline unsigned gen_row(uint64_t *s, uint8_t *out)
     } else {
         if (mandatory[r->pfx])
             out[n++] = mandatory[r->pfx];
-        if ((x >> 16 & 3) == 0 || (r->w == X86_BIT_1 || r->w == X86_BIT_1_64))
-            out[n++] = 0x40 | (x >> 20 & 15) | (r->w == X86_BIT_1 || r->w == X86_BIT_1_64 ? 8 : 0);
+        bool w1 = r->w == X86_BIT_1 || r->w == X86_BIT_1_64;
+        if ((noise && (x >> 16 & 3) == 0) || w1)
+            out[n++] = 0x40 | (noise ? x >> 20 & 15 : 0) | (w1 ? 8 : 0);
         if (r->map)
             out[n++] = 0x0f;
         if (r->map >= 2)
@@ -91,7 +91,7 @@ static inline void gen_insn(uint64_t *s, uint8_t *out)
     uint64_t r = gen_next(s);
     unsigned n = 0;
     switch (r & 7) {
-    case 0: case 1: case 2: case 3: n = gen_row(s, out); break;
+    case 0: case 1: case 2: case 3: n = gen_row_of(s, out, &x86_isa[gen_next(s) % x86_isa_count], true); break;
     case 4: case 5: case 6:
         n = gen_prefixes(s, out);
         switch (r >> 3 & 7) {
