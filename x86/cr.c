@@ -86,7 +86,7 @@ int x86_set_cr3(struct x86_cpu *c, uint64_t val)
     if ((c->cr0 & X86_CR0_PG) && (c->cr4 & X86_CR4_PAE) && !x86_lma(c) && load_pdptrs(c, val) != X86_OK)
         return X86_FAULT;
     c->cr3 = val;
-    x86_tlb_flush_all(c);
+    x86_tlb_flush_nonglobal(c);
     return X86_OK;
 }
 

@@ -225,12 +225,14 @@ EXEC(invpcid)
             x86_tlb_flush_page(c, desc[1]);
         break;
     case 1:
-        if (pcide && desc[0] != (c->cr3 & 0xfff))
-            break;
+        if (!pcide || desc[0] == (c->cr3 & 0xfff))
+            x86_tlb_flush_nonglobal(c);
+        break;
+    case 2:
         x86_tlb_flush_all(c);
         break;
-    default:
-        x86_tlb_flush_all(c);
+    case 3:
+        x86_tlb_flush_nonglobal(c);
     }
     return X86_OK;
 }

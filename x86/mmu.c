@@ -34,6 +34,13 @@ void x86_mmu_update_ctx(struct x86_cpu *c)
     c->mmu.cur = c->mmu.tlb[ctx];
 }
 
+static void forget_large(struct x86_large *l)
+{
+    memset(l->filter, 0, sizeof(l->filter));
+    l->huge_lo = UINT64_MAX;
+    l->huge_hi = 0;
+}
+
 void x86_tlb_flush_all(struct x86_cpu *c)
 {
     struct x86_mmu *m = &c->mmu;
@@ -45,10 +52,56 @@ void x86_tlb_flush_all(struct x86_cpu *c)
         memset(m->tlb, 0, sizeof(m->tlb));
         memset(m->itlb, 0, sizeof(m->itlb));
     }
+    memset(m->global, 0, sizeof(m->global));
+    memset(m->iglobal, 0, sizeof(m->iglobal));
     m->ram_size = 0;
-    memset(m->large_filter, 0, sizeof(m->large_filter));
-    m->huge_lo = UINT64_MAX;
-    m->huge_hi = 0;
+    forget_large(&m->large[0]);
+    forget_large(&m->large[1]);
+}
+
+/* Move a tag from the generation before to the present one. False: it was stale already. */
+static bool carry_over(const struct x86_mmu *m, uint64_t *tag)
+{
+    if ((*tag & OFFS) != m->gen - 1)
+        return false;
+    *tag = (*tag & ~(uint64_t)OFFS) | m->gen;
+    return true;
+}
+
+void x86_tlb_flush_nonglobal(struct x86_cpu *c)
+{
+    struct x86_mmu *m = &c->mmu;
+
+    if (!(c->cr4 & X86_CR4_PGE) || m->gen == OFFS) {
+        x86_tlb_flush_all(c);
+        return;
+    }
+    m->flushes++;
+    m->version++;
+    m->gen++;
+    forget_large(&m->large[0]);
+    for (unsigned x = 0; x < X86_TLB_NCTX; x++)
+        for (unsigned w = 0; w < X86_TLB_SIZE / 64; w++) {
+            uint64_t bits = m->global[x][w], keep = 0;
+
+            for (; bits; bits &= bits - 1) {
+                struct x86_tlb_entry *e = &m->tlb[x][w * 64 + (unsigned)__builtin_ctzll(bits)];
+
+                carry_over(m, &e->tag_w); /* without rights to write it is 0, a generation that never is */
+                if (carry_over(m, &e->tag_r))
+                    keep |= bits & -bits;
+            }
+            m->global[x][w] = keep;
+        }
+    for (unsigned u = 0; u < 2; u++)
+        for (unsigned w = 0; w < X86_ITLB_SIZE / 64; w++) {
+            uint64_t bits = m->iglobal[u][w], keep = 0;
+
+            for (; bits; bits &= bits - 1)
+                if (carry_over(m, &m->itlb[u][w * 64 + (unsigned)__builtin_ctzll(bits)].tag))
+                    keep |= bits & -bits;
+            m->iglobal[u][w] = keep;
+        }
 }
 
 void x86_mmu_init(struct x86_cpu *c, const struct gpa_map *map, unsigned vcpu_index)
@@ -90,11 +143,12 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
 
     m->version++;
 
-    if (lin >= m->huge_lo && lin <= m->huge_hi) {
-        x86_tlb_flush_all(c);
-        return;
-    }
-    if (m->large_filter[bit / 64] & (1ull << (bit % 64))) {
+    for (unsigned g = 0; g < 2; g++)
+        if (lin >= m->large[g].huge_lo && lin <= m->large[g].huge_hi) {
+            x86_tlb_flush_all(c);
+            return;
+        }
+    if ((m->large[0].filter[bit / 64] | m->large[1].filter[bit / 64]) & (1ull << (bit % 64))) {
         flush_range(c, lin & ~0x3fffffull, 0x400000);
         return;
     }
@@ -122,22 +176,31 @@ void x86_tlb_unwrite(struct x86_cpu *c, uint64_t gpa_page)
 }
 
 /* Remember that a fragment of a large page is cached. */
-static void note_large(struct x86_mmu *m, uint64_t lin, uint64_t page_size)
+static void note_large(struct x86_mmu *m, uint64_t lin, const struct x86_xlat *x)
 {
-    if (page_size <= PAGE)
-        return;
-    if (page_size > 0x400000) {
-        uint64_t lo = lin & ~(page_size - 1), hi = lo + (page_size - 1);
+    struct x86_large *l = &m->large[x->global];
 
-        if (lo < m->huge_lo)
-            m->huge_lo = lo;
-        if (hi > m->huge_hi)
-            m->huge_hi = hi;
+    if (x->page_size <= PAGE)
+        return;
+    if (x->page_size > 0x400000) {
+        uint64_t lo = lin & ~(x->page_size - 1), hi = lo + (x->page_size - 1);
+
+        if (lo < l->huge_lo)
+            l->huge_lo = lo;
+        if (hi > l->huge_hi)
+            l->huge_hi = hi;
     } else {
         unsigned bit = filter_bit(lin);
 
-        m->large_filter[bit / 64] |= 1ull << (bit % 64);
+        l->filter[bit / 64] |= 1ull << (bit % 64);
     }
+}
+
+static void note_global(uint64_t *set, unsigned i, bool global)
+{
+    uint64_t bit = 1ull << (i % 64);
+
+    set[i / 64] = global ? set[i / 64] | bit : set[i / 64] & ~bit;
 }
 
 /* Is a data breakpoint armed anywhere in the page? Then its accesses must take the slow path. Breakpoints are aligned
@@ -336,7 +399,8 @@ static int translate(struct x86_cpu *c, struct x86_tlb_entry *tlb, uint64_t lin,
     e->addend = (uint64_t)(uintptr_t)host - lin;
     e->tag_r = tag;
     e->tag_w = x.writable && ram && become_writer(c, page_flags) ? tag : 0;
-    note_large(&c->mmu, lin, x.page_size);
+    note_large(&c->mmu, lin, &x);
+    note_global(c->mmu.global[ctx], (lin >> 12) & (X86_TLB_SIZE - 1), x.global);
     return X86_OK;
 }
 
@@ -487,7 +551,8 @@ int x86_fetch_page(struct x86_cpu *c, uint64_t lin, const uint8_t **host, uint64
         e->gpa = *gpa;
         e->host = mem;
         e->tag = tag;
-        note_large(&c->mmu, lin, x.page_size);
+        note_large(&c->mmu, lin, &x);
+        note_global(c->mmu.iglobal[user], (lin >> 12) & (X86_ITLB_SIZE - 1), x.global);
     }
     *gpa = e->gpa;
     *host = e->host;

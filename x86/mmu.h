@@ -55,6 +55,7 @@ int x86_fetch_page(struct x86_cpu *c, uint64_t lin, const uint8_t **host, uint64
 
 /* TLB maintenance; semantics of the instruction or register write they serve (SDM Vol. 3A, 4.10.4). */
 void x86_tlb_flush_all(struct x86_cpu *c);
+void x86_tlb_flush_nonglobal(struct x86_cpu *c); /* MOV to CR3, with CR4.PGE */
 void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin); /* INVLPG */
 /* Drop write rights to one guest-physical page from the TLB (it now holds translated code). */
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t gpa_page);

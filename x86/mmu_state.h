@@ -46,9 +46,13 @@ struct x86_mmu {
     uint32_t page_bit;         /* this vCPU's bit in gpa page flags (GPA_PF_WRITER) */
     uint64_t flushes, walks;   /* statistics */
     /* Which linear addresses may have fragments of large pages cached, for INVLPG: a hashed set of 4 MiB regions for
-     * 2 and 4 MiB pages, and one range for 1 GiB pages (empty: huge_lo > huge_hi). A full flush empties both. */
-    uint64_t large_filter[X86_LARGE_FILTER_BITS / 64];
-    uint64_t huge_lo, huge_hi;
+     * 2 and 4 MiB pages, and one range for 1 GiB pages (empty: lo > hi). [1]: of global pages. */
+    struct x86_large {
+        uint64_t filter[X86_LARGE_FILTER_BITS / 64];
+        uint64_t huge_lo, huge_hi;
+    } large[2];
+    /* Entries of global pages, which a MOV to CR3 keeps; other bits may be set for entries that are gone. */
+    uint64_t global[X86_TLB_NCTX][X86_TLB_SIZE / 64], iglobal[2][X86_ITLB_SIZE / 64];
     struct x86_tlb_entry tlb[X86_TLB_NCTX][X86_TLB_SIZE];
     struct x86_itlb_entry itlb[2][X86_ITLB_SIZE]; /* [user?] */
 };

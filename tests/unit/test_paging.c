@@ -498,6 +498,62 @@ static void tlb_keeps_until_flushed(void **state)
     fx_free(f);
 }
 
+/* MOV to CR3 keeps global pages, of all sizes and in all contexts, and INVLPG still finds them. */
+static void global_pages(void **state)
+{
+    struct fx *f = fx64(40);
+    struct x86_cpu *c = f->c;
+    const uint64_t kernel = 0xffff888000000000, kernel2m = 0xffffffff81000000;
+    const uint8_t *host;
+    uint64_t gpa;
+    uint32_t v = 0;
+
+    (void)state;
+    c->cr4 |= X86_CR4_PGE | X86_CR4_SMAP;
+    x86_mmu_update_ctx(c);
+    map_page(f, LIN, DATA, P | W | U | A | D);
+    map_page(f, kernel, DATA + 0x1000, P | W | G | A | D);
+    fx_put64(f, slot(4, kernel2m), 0x180000 | P | W);
+    fx_put64(f, 0x180000 + (kernel2m >> 30 & 511) * 8, 0x181000 | P | W);
+    fx_put64(f, 0x181000 + (kernel2m >> 21 & 511) * 8, 0x400000 | P | W | G | PS | A | D);
+    for (unsigned round = 0; round < 10000; round++) { /* beyond the wrap of generations */
+        c->fl_sys = X86_FL_1 | (round & 1 ? X86_FL_AC : 0);
+        x86_mmu_update_ctx(c);
+        if (round & 1)
+            assert_int_equal(x86_lin_write(c, LIN, &v, 4), X86_OK);
+        assert_int_equal(x86_lin_write(c, kernel, &v, 4), X86_OK);
+        assert_int_equal(x86_lin_read(c, kernel2m + 0x5000, &v, 4), X86_OK);
+        assert_int_equal(x86_fetch_page(c, kernel2m + 0x7000, &host, &gpa), X86_OK);
+        uint64_t walks = c->mmu.walks;
+        unsigned gen = (unsigned)c->mmu.gen;
+        assert_int_equal(x86_set_cr3(c, c->cr3), X86_OK);
+        assert_int_equal(x86_tlb_host_r(c, LIN, 4), 0);
+        if (gen != 4095) {
+            assert_int_not_equal(x86_tlb_host_w(c, kernel, 4), 0);
+            assert_int_not_equal(x86_tlb_host_r(c, kernel2m + 0x5000, 4), 0);
+            assert_int_equal(x86_fetch_page(c, kernel2m + 0x7000, &host, &gpa), X86_OK);
+            assert_int_equal(gpa, 0x407000);
+            assert_int_equal(c->mmu.walks, walks);
+        } else {
+            assert_int_equal(x86_tlb_host_r(c, kernel, 4), 0);
+        }
+    }
+    x86_lin_read(c, kernel2m + 0x5000, &v, 4);
+    x86_tlb_flush_page(c, kernel2m + 0x1ff000);
+    assert_int_equal(x86_tlb_host_r(c, kernel2m + 0x5000, 4), 0);
+    x86_lin_read(c, kernel, &v, 4);
+    x86_tlb_flush_page(c, kernel);
+    x86_set_cr3(c, c->cr3);
+    assert_int_equal(x86_tlb_host_r(c, kernel, 4), 0); /* and stays away */
+    x86_lin_read(c, kernel, &v, 4);
+    assert_int_equal(x86_set_cr4(c, c->cr4 & ~(uint64_t)X86_CR4_PGE), X86_OK);
+    assert_int_equal(x86_tlb_host_r(c, kernel, 4), 0);
+    x86_lin_read(c, kernel, &v, 4);
+    x86_set_cr3(c, c->cr3);
+    assert_int_equal(x86_tlb_host_r(c, kernel, 4), 0);
+    fx_free(f);
+}
+
 static void generations_wrap(void **state)
 {
     struct fx *f = fx64(40);
@@ -797,7 +853,7 @@ int main(void)
         cmocka_unit_test(rights_long_mode), cmocka_unit_test(not_present_and_reserved),
         cmocka_unit_test(rights_32bit),     cmocka_unit_test(pae),
         cmocka_unit_test(random_tables),
-        cmocka_unit_test(tlb_keeps_until_flushed), cmocka_unit_test(generations_wrap),
+        cmocka_unit_test(tlb_keeps_until_flushed), cmocka_unit_test(global_pages), cmocka_unit_test(generations_wrap),
         cmocka_unit_test(invlpg_large),     cmocka_unit_test(contexts),
         cmocka_unit_test(page_crossing),    cmocka_unit_test(wraps_at_4g),
         cmocka_unit_test(device_and_rom),   cmocka_unit_test(code_pages),

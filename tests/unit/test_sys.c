@@ -242,6 +242,18 @@ static void tlb_instructions(void **state)
     c->gpr[X86_RAX] = 0;
     fx_put64(f, 0x100008, 0x0000800000000000);
     FAULTS("\x66\x0f\x38\x82\x03", X86_GP);
+    /* types 1 and 3 leave global pages alone, 0 and 2 do not */
+    fx_put64(f, 0x9000, 0x187);
+    c->cr4 |= X86_CR4_PGE;
+    fx_put64(f, 0x100008, 0x200000);
+    for (unsigned type = 0; type < 4; type++) {
+        x86_tlb_flush_all(c);
+        FILL();
+        c->gpr[X86_RAX] = type;
+        assert_int_equal(RUN("\x66\x0f\x38\x82\x03"), X86_OK);
+        assert_int_equal(CACHED, type & 1);
+    }
+    c->gpr[X86_RAX] = 0;
     /* another PCID's entries: this one's may stay, but must go when it is ours */
     c->cr4 |= X86_CR4_PCIDE;
     c->cr3 |= 5;
