@@ -12,12 +12,13 @@ CFLAGS_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer -DRINGER_DEBUG=
 CFLAGS_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all -DRINGER_DEBUG=1
 CFLAGS_tsan := -O1 -g -fsanitize=thread
 CFLAGS_cov := -O1 -g --coverage
+CFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DRINGER_DEBUG=1
 CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-math-errno $(WARN) $(CFLAGS_$(MODE)) $(EXTRA_CFLAGS)
 LDFLAGS := -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(MODE))) $(if $(STATIC),-static)
 LIBS := -lZydis -lZycore
 
-ifeq ($(filter $(MODE),rel dbg asan ubsan tsan cov),)
-$(error MODE must be one of rel dbg asan ubsan tsan cov, not '$(MODE)')
+ifeq ($(filter $(MODE),rel dbg asan ubsan tsan cov fuzz),)
+$(error MODE must be one of rel dbg asan ubsan tsan cov fuzz, not '$(MODE)')
 endif
 
 all: $(O)/ringer ringer

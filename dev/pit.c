@@ -410,6 +410,8 @@ static void reset(struct dev *d)
     drive(p, false);
 }
 
+#define FAR (1ll << 58) /* more clocks than 64-bit virtual time has */
+
 struct saved {
     struct chan c[3];
     int64_t now;
@@ -433,10 +435,13 @@ static int load(struct dev *d, const void *buf, size_t len)
     if (len != sizeof(s))
         return -1;
     memcpy(&s, buf, sizeof(s));
+    if (s.now < 0 || s.now > FAR)
+        return -1;
     int64_t shift = ticks_of(clock_now(p->clock)) - s.now;
     for (unsigned i = 0; i < 3; i++) {
         struct chan *c = &s.c[i];
-        if (c->mode > 5 || c->n - 1 > 65535 || c->next > 65536 || c->rw > 3 || c->bcd > 1)
+        if (c->mode > 5 || c->n - 1 > 65535 || c->next > 65536 || c->rw > 3 || c->bcd > 1 || c->gate > 1 ||
+            c->base < -FAR || c->base > FAR || c->hold < -FAR || c->hold > FAR)
             return -1;
         c->base += shift;
         if (c->next && c->counting)
