@@ -156,8 +156,13 @@ int x86_push(struct x86_cpu *c, unsigned size, uint64_t val)
     unsigned w = stack_width(c);
     uint64_t sp = (c->gpr[X86_RSP] - size) & width_mask(w), lin;
     int r = x86_seg_lin(c, X86_SS, sp, size, X86_WRITE, size, &lin);
+    uint64_t host;
 
-    if (r || (r = x86_lin_write(c, lin, &val, size)))
+    if (r)
+        return r;
+    if (size == 8 && (host = x86_tlb_host_w(c, lin, 8)))
+        memcpy((void *)(uintptr_t)host, &val, 8);
+    else if ((r = x86_lin_write(c, lin, &val, size)))
         return r;
     x86_reg_write(c, X86_RSP, w, sp);
     return X86_OK;
@@ -168,8 +173,13 @@ int x86_pop(struct x86_cpu *c, unsigned size, uint64_t *val)
     unsigned w = stack_width(c);
     uint64_t sp = c->gpr[X86_RSP] & width_mask(w), lin, v = 0;
     int r = x86_seg_lin(c, X86_SS, sp, size, X86_READ, size, &lin);
+    uint64_t host;
 
-    if (r || (r = x86_lin_read(c, lin, &v, size)))
+    if (r)
+        return r;
+    if (size == 8 && (host = x86_tlb_host_r(c, lin, 8)))
+        memcpy(&v, (const void *)(uintptr_t)host, 8);
+    else if ((r = x86_lin_read(c, lin, &v, size)))
         return r;
     x86_reg_write(c, X86_RSP, w, sp + size);
     *val = v;

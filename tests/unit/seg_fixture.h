@@ -237,6 +237,46 @@ static inline void expect(struct fx *f, int r, unsigned vec, int err)
         assert_int_equal(f->c->exc.error, err);
 }
 
+/* Registers that a faulting instruction must leave alone. */
+struct regs {
+    uint64_t gpr[16], rip, flags;
+    struct x86_seg seg[X86_NSEG], ldtr, tr;
+    uint8_t cpl, mode;
+};
+static inline struct regs regs_of(const struct x86_cpu *c)
+{
+    struct regs r;
+
+    memset(&r, 0, sizeof(r));
+    memcpy(r.gpr, c->gpr, sizeof(r.gpr));
+    r.rip = c->rip;
+    r.flags = x86_get_rflags(c);
+    memcpy(r.seg, c->seg, sizeof(r.seg));
+    r.ldtr = c->ldtr;
+    r.tr = c->tr;
+    r.cpl = c->cpl;
+    r.mode = c->mode;
+    return r;
+}
+#define EXPECT_UNCHANGED(f, insn, vec, err)                              \
+    do {                                                                 \
+        struct regs before_ = regs_of((f)->c), after_;                   \
+        expect(f, RUN(f, insn), vec, err);                               \
+        after_ = regs_of((f)->c);                                        \
+        assert_memory_equal(&before_, &after_, sizeof(before_));         \
+    } while (0)
+
+static inline void stack32(struct fx *f, unsigned n, const uint32_t *v)
+{
+    memcpy(f->ram + f->c->gpr[X86_RSP], v, 4 * n);
+}
+static inline void stack64(struct fx *f, unsigned n, const uint64_t *v)
+{
+    memcpy(f->ram + f->c->gpr[X86_RSP], v, 8 * n);
+}
+#define STACK32(f, ...) stack32(f, sizeof((uint32_t[]){__VA_ARGS__}) / 4, (const uint32_t[]){__VA_ARGS__})
+#define STACK64(f, ...) stack64(f, sizeof((uint64_t[]){__VA_ARGS__}) / 8, (const uint64_t[]){__VA_ARGS__})
+
 static inline void raise(struct fx *f, unsigned vec, int err)
 {
     f->c->exc = (struct x86_exc){.vector = (uint8_t)vec, .has_error = err >= 0, .error = err >= 0 ? (uint32_t)err : 0};
