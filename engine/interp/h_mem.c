@@ -1,0 +1,283 @@
+/*
+ * Handlers: moves, addresses, exchange, the stack, conditions as values, 16-byte moves.
+ */
+#include "engine/interp/interp.h"
+
+typedef uint8_t x86_u8;
+
+#define PUT1(o, v) (R8(o) = (uint8_t)(v))
+#define PUT2(o, v) (R16(o) = (uint16_t)(v))
+#define PUT4(o, v) (R64(o) = (uint32_t)(v))
+#define PUT8(o, v) (R64(o) = (uint64_t)(v))
+
+/* --- MOV ------------------------------------------------------------------- */
+
+#define MOV_AM(s, T, am)                                                                                               \
+    static UOP(mov##s##_rm##am)                                                                                        \
+    {                                                                                                                  \
+        LOAD(T, x, LIN_##am);                                                                                          \
+        PUT##s(u->dst, x);                                                                                             \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    static UOP(mov##s##_mr##am)                                                                                        \
+    {                                                                                                                  \
+        PLACE(T, p, LIN_##am);                                                                                         \
+        *p = AT(T, u->src);                                                                                            \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    static UOP(mov##s##_mi##am)                                                                                        \
+    {                                                                                                                  \
+        PLACE(T, p, LIN_##am);                                                                                         \
+        *p = (T)u->imm;                                                                                                \
+        NEXT;                                                                                                          \
+    }
+#define MOV_T(s, T)                                                                                                    \
+    static UOP(mov##s##_rr)                                                                                            \
+    {                                                                                                                  \
+        PUT##s(u->dst, AT(T, u->src));                                                                                 \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    static UOP(mov##s##_ri)                                                                                            \
+    {                                                                                                                  \
+        PUT##s(u->dst, (T)u->imm);                                                                                     \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    MOV_AM(s, T, B) MOV_AM(s, T, G) MOV_AM(s, T, L)
+MOV_T(1, x86_u8)
+MOV_T(2, x86_u16)
+MOV_T(4, x86_u32)
+MOV_T(8, x86_u64)
+
+#define ROW4(n, f) {n##1_##f, n##2_##f, n##4_##f, n##8_##f}
+#define AM3(n) {n##B, n##G, n##L}
+#define ROW43(n, f) {AM3(n##1_##f), AM3(n##2_##f), AM3(n##4_##f), AM3(n##8_##f)}
+const uop_fn interp_mov_rr[4] = ROW4(mov, rr);
+const uop_fn interp_mov_ri[4] = ROW4(mov, ri);
+const uop_fn interp_mov_rm[4][AM_COUNT] = ROW43(mov, rm);
+const uop_fn interp_mov_mr[4][AM_COUNT] = ROW43(mov, mr);
+const uop_fn interp_mov_mi[4][AM_COUNT] = ROW43(mov, mi);
+
+/* --- MOVZX, MOVSX, MOVSXD ------------------------------------------------------- */
+
+#define MOVX_AM(name, d, S, am)                                                                                        \
+    static UOP(name##d##_rm##am)                                                                                       \
+    {                                                                                                                  \
+        LOAD(S, x, LIN_##am);                                                                                          \
+        PUT##d(u->dst, x);                                                                                             \
+        NEXT;                                                                                                          \
+    }
+#define MOVX_T(name, d, S)                                                                                             \
+    static UOP(name##d##_rr)                                                                                           \
+    {                                                                                                                  \
+        PUT##d(u->dst, AT(S, u->src));                                                                                 \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    MOVX_AM(name, d, S, B) MOVX_AM(name, d, S, G) MOVX_AM(name, d, S, L)
+typedef int8_t s8;
+typedef int16_t __attribute__((aligned(1), may_alias)) s16;
+typedef int32_t __attribute__((aligned(1), may_alias)) s32;
+MOVX_T(zb, 2, x86_u8)
+MOVX_T(zb, 4, x86_u8)
+MOVX_T(zw, 4, x86_u16)
+MOVX_T(sb, 2, s8)
+MOVX_T(sb, 4, s8)
+MOVX_T(sb, 8, s8)
+MOVX_T(sw, 4, s16)
+MOVX_T(sw, 8, s16)
+MOVX_T(sd, 8, s32)
+/* Zero extension to 32 and to 64 bits are the same. */
+const uop_fn interp_movx_rr[2][3][4] = {
+    {{NULL, zb2_rr, zb4_rr, zb4_rr}, {NULL, NULL, zw4_rr, zw4_rr}, {NULL, NULL, NULL, mov4_rr}},
+    {{NULL, sb2_rr, sb4_rr, sb8_rr}, {NULL, NULL, sw4_rr, sw8_rr}, {NULL, NULL, mov4_rr, sd8_rr}},
+};
+const uop_fn interp_movx_rm[2][3][4][AM_COUNT] = {
+    {{{NULL}, AM3(zb2_rm), AM3(zb4_rm), AM3(zb4_rm)}, {{NULL}, {NULL}, AM3(zw4_rm), AM3(zw4_rm)}, {{NULL}, {NULL}, {NULL}, AM3(mov4_rm)}},
+    {{{NULL}, AM3(sb2_rm), AM3(sb4_rm), AM3(sb8_rm)}, {{NULL}, {NULL}, AM3(sw4_rm), AM3(sw8_rm)}, {{NULL}, {NULL}, AM3(mov4_rm), AM3(sd8_rm)}},
+};
+
+/* --- LEA, widening, BSWAP ------------------------------------------------------- */
+
+#define LEA(s, am)                                                                                                     \
+    static UOP(lea##s##_##am)                                                                                          \
+    {                                                                                                                  \
+        PUT##s(u->dst, LIN_##am);                                                                                      \
+        NEXT;                                                                                                          \
+    }
+LEA(4, B) LEA(4, G) LEA(4, L) LEA(8, B) LEA(8, G) LEA(8, L)
+const uop_fn interp_lea[4][AM_COUNT] = {{NULL}, {NULL}, AM3(lea4_), AM3(lea8_)};
+
+#define GEN(name, stmt)                                                                                                \
+    static UOP(name)                                                                                                   \
+    {                                                                                                                  \
+        stmt;                                                                                                          \
+        NEXT;                                                                                                          \
+    }
+#define AX (X86_RAX * 8)
+#define DX (X86_RDX * 8)
+GEN(cbw2, R16(AX) = (uint16_t)AT(s8, AX))
+GEN(cbw4, R64(AX) = (uint32_t)AT(s16, AX))
+GEN(cbw8, R64(AX) = (uint64_t)(int64_t)AT(s32, AX))
+GEN(cwd2, R16(DX) = (uint16_t)(AT(s16, AX) >> 15))
+GEN(cwd4, R64(DX) = (uint32_t)(AT(s32, AX) >> 31))
+GEN(cwd8, R64(DX) = (uint64_t)((int64_t)R64(AX) >> 63))
+const uop_fn interp_widen[2][4] = {{NULL, cbw2, cbw4, cbw8}, {NULL, cwd2, cwd4, cwd8}};
+
+UOP(interp_nop) { NEXT; }
+UOP(interp_bswap4)
+{
+    R64(u->dst) = __builtin_bswap32(R32(u->dst));
+    NEXT;
+}
+UOP(interp_bswap8)
+{
+    R64(u->dst) = __builtin_bswap64(R64(u->dst));
+    NEXT;
+}
+
+/* --- exchange; the host's instructions are atomic, so are these ------------------- */
+
+#define XCHG_T(s, sfx, T)                                                                                              \
+    static UOP(xchg##s##_rr)                                                                                           \
+    {                                                                                                                  \
+        const T a = AT(T, u->dst), b = AT(T, u->src);                                                                  \
+        PUT##s(u->src, a);                                                                                             \
+        PUT##s(u->dst, b);                                                                                             \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    XCHG_AM(s, sfx, T, B) XCHG_AM(s, sfx, T, G) XCHG_AM(s, sfx, T, L)
+#define XCHG_AM(s, sfx, T, am)                                                                                         \
+    static UOP(xchg##s##_rm##am)                                                                                       \
+    {                                                                                                                  \
+        PLACE(T, p, LIN_##am);                                                                                         \
+        T v = AT(T, u->src);                                                                                           \
+        __asm__ volatile("xchg" sfx " %0, %1" : "+q"(v), "+m"(*p) : : "memory");                                       \
+        PUT##s(u->src, v);                                                                                             \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    static UOP(xadd##s##_rml##am)                                                                                      \
+    {                                                                                                                  \
+        PLACE(T, p, LIN_##am);                                                                                         \
+        T v = AT(T, u->src);                                                                                           \
+        uint16_t cc;                                                                                                   \
+        __asm__ volatile("lock; xadd" sfx " %0, %1" FLAGS_OUT : "+q"(v), "+m"(*p), "=a"(cc) : : "cc", "memory");       \
+        PUT##s(u->src, v);                                                                                             \
+        c->cc = cc;                                                                                                    \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    CMPXCHG(s, sfx, T, am, , "") CMPXCHG(s, sfx, T, am, l, "lock; ")
+#define CMPXCHG(s, sfx, T, am, lk, lock)                                                                               \
+    static UOP(cmpxchg##s##_rm##lk##am)                                                                                \
+    {                                                                                                                  \
+        PLACE(T, p, LIN_##am);                                                                                         \
+        uint64_t cc, out;                                                                                              \
+        __asm__ volatile("movq %4, %%rax\n\t" lock "cmpxchg" sfx " %3, %0\n\tmovq %%rax, %1" FLAGS_OUT                 \
+                         : "+m"(*p), "=&r"(out), "=&a"(cc)                                                             \
+                         : "q"(AT(T, u->src)), "r"(R64(AX))                                                            \
+                         : "cc", "memory");                                                                            \
+        c->cc = (uint16_t)cc;                                                                                          \
+        if (!((uint16_t)cc & X86_CC_ZF))                                                                               \
+            PUT##s(AX, (T)out);                                                                                        \
+        NEXT;                                                                                                          \
+    }
+XCHG_T(1, "b", x86_u8)
+XCHG_T(2, "w", x86_u16)
+XCHG_T(4, "l", x86_u32)
+XCHG_T(8, "q", x86_u64)
+const uop_fn interp_xchg_rr[4] = ROW4(xchg, rr);
+const uop_fn interp_xchg_rm[4][AM_COUNT] = ROW43(xchg, rm);
+const uop_fn interp_xadd_lock[4][AM_COUNT] = ROW43(xadd, rml);
+#define CX(s) {AM3(cmpxchg##s##_rm), AM3(cmpxchg##s##_rml)}
+const uop_fn interp_cmpxchg[4][2][AM_COUNT] = {CX(1), CX(2), CX(4), CX(8)};
+
+/* --- SETcc, CMOVcc ------------------------------------------------------------------ */
+
+#define CMOV_T(n, name, s, T)                                                                                          \
+    static UOP(cmov##name##s##_rr)                                                                                     \
+    {                                                                                                                  \
+        const T a = AT(T, u->dst), b = AT(T, u->src);                                                                  \
+        PUT##s(u->dst, x86_cond(c, n) ? b : a);                                                                        \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    CMOV_AM(n, name, s, T, B) CMOV_AM(n, name, s, T, G) CMOV_AM(n, name, s, T, L)
+#define CMOV_AM(n, name, s, T, am)                                                                                     \
+    static UOP(cmov##name##s##_rm##am)                                                                                 \
+    {                                                                                                                  \
+        LOAD(T, x, LIN_##am);                                                                                          \
+        const T a = AT(T, u->dst);                                                                                     \
+        PUT##s(u->dst, x86_cond(c, n) ? x : a);                                                                        \
+        NEXT;                                                                                                          \
+    }
+#define COND(n, name)                                                                                                  \
+    static UOP(set##name)                                                                                              \
+    {                                                                                                                  \
+        R8(u->dst) = x86_cond(c, n);                                                                                   \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    CMOV_T(n, name, 2, x86_u16) CMOV_T(n, name, 4, x86_u32) CMOV_T(n, name, 8, x86_u64)
+COND(0, o) COND(1, no) COND(2, b) COND(3, ae) COND(4, e) COND(5, ne) COND(6, be) COND(7, a)
+COND(8, s) COND(9, ns) COND(10, p) COND(11, np) COND(12, l) COND(13, ge) COND(14, le) COND(15, g)
+#define EACH(X) {X(o), X(no), X(b), X(ae), X(e), X(ne), X(be), X(a), X(s), X(ns), X(p), X(np), X(l), X(ge), X(le), X(g)}
+#define SETN(n) set##n
+#define CMRR(n) {NULL, cmov##n##2_rr, cmov##n##4_rr, cmov##n##8_rr}
+#define CMRM(n) {{NULL}, AM3(cmov##n##2_rm), AM3(cmov##n##4_rm), AM3(cmov##n##8_rm)}
+const uop_fn interp_setcc[16] = EACH(SETN);
+const uop_fn interp_cmov_rr[16][4] = EACH(CMRR);
+const uop_fn interp_cmov_rm[16][4][AM_COUNT] = EACH(CMRM);
+
+/* --- stack: 64-bit mode, and flat 32-bit with a 32-bit stack and operands ------------- */
+
+#define SP (X86_RSP * 8)
+#define BP (X86_RBP * 8)
+#define TRUNC8(x) (x)
+#define TRUNC4(x) ((uint64_t)(uint32_t)(x))
+#define STACK_T(s, T)                                                                                                  \
+    static UOP(push_r##s)                                                                                              \
+    {                                                                                                                  \
+        const uint64_t sp = TRUNC##s(R64(SP) - s);                                                                     \
+        PLACE(T, p, sp);                                                                                               \
+        *p = AT(T, u->src);                                                                                            \
+        R64(SP) = sp;                                                                                                  \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    static UOP(push_i##s)                                                                                              \
+    {                                                                                                                  \
+        const uint64_t sp = TRUNC##s(R64(SP) - s);                                                                     \
+        PLACE(T, p, sp);                                                                                               \
+        *p = (T)u->imm;                                                                                                \
+        R64(SP) = sp;                                                                                                  \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    static UOP(pop_r##s)                                                                                               \
+    {                                                                                                                  \
+        const uint64_t sp = TRUNC##s(R64(SP));                                                                         \
+        LOAD(T, x, sp);                                                                                                \
+        R64(SP) = TRUNC##s(sp + s);                                                                                    \
+        R64(u->dst) = x;                                                                                               \
+        NEXT;                                                                                                          \
+    }                                                                                                                  \
+    static UOP(leave##s)                                                                                               \
+    {                                                                                                                  \
+        const uint64_t bp = TRUNC##s(R64(BP));                                                                         \
+        LOAD(T, x, bp);                                                                                                \
+        R64(SP) = TRUNC##s(bp + s);                                                                                    \
+        R64(BP) = x;                                                                                                   \
+        NEXT;                                                                                                          \
+    }
+#define PUSH_M(s, T, am)                                                                                               \
+    static UOP(push_m##s##am)                                                                                          \
+    {                                                                                                                  \
+        LOAD(T, x, LIN_##am);                                                                                          \
+        const uint64_t sp = TRUNC##s(R64(SP) - s);                                                                     \
+        PLACE(T, p, sp);                                                                                               \
+        *p = x;                                                                                                        \
+        R64(SP) = sp;                                                                                                  \
+        NEXT;                                                                                                          \
+    }
+STACK_T(8, x86_u64)
+STACK_T(4, x86_u32)
+PUSH_M(8, x86_u64, B) PUSH_M(8, x86_u64, G) PUSH_M(8, x86_u64, L) PUSH_M(4, x86_u32, L)
+const uop_fn interp_push_r[2] = {push_r8, push_r4};
+const uop_fn interp_push_i[2] = {push_i8, push_i4};
+const uop_fn interp_push_m[2][AM_COUNT] = {AM3(push_m8), {NULL, NULL, push_m4L}};
+const uop_fn interp_pop_r[2] = {pop_r8, pop_r4};
+const uop_fn interp_leave[2] = {leave8, leave4};

@@ -1,0 +1,344 @@
+/*
+ * The engine's entry points: the dispatcher, one exact instruction, set-up.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/interp/interp.h"
+
+/* --- state ------------------------------------------------------------------- */
+
+static bool flat_data(const struct x86_seg *s) { return !s->base && s->limit == 0xffffffffu && (s->ar & 0x9e) == 0x92; }
+
+static uint8_t mode_of(const struct x86_cpu *c)
+{
+    const struct x86_seg *s = c->seg;
+    uint8_t m = c->mode;
+
+    if (c->mode == X86_MODE_64)
+        return m;
+    if (s[X86_SS].ar & X86_AR_DB)
+        m |= MODE_SS32;
+    if (!x86_pe(c) || x86_v86(c))
+        return m | MODE_REAL;
+    if (!s[X86_CS].base && s[X86_CS].limit == 0xffffffffu && flat_data(&s[X86_DS]) && flat_data(&s[X86_ES]) && flat_data(&s[X86_SS])) {
+        m |= MODE_FLAT;
+        if (s[X86_FS].limit == 0xffffffffu && (s[X86_FS].ar & 0x9e) == 0x92)
+            m |= MODE_FS;
+        if (s[X86_GS].limit == 0xffffffffu && (s[X86_GS].ar & 0x9e) == 0x92)
+            m |= MODE_GS;
+    }
+    return m;
+}
+
+/* Conditions that blocks do not look at: one instruction at a time while they hold. */
+static bool needs_steps(const struct x86_cpu *c)
+{
+    if (c->inhibit_irq || (c->fl_sys & X86_FL_TF))
+        return true;
+    if ((c->fl_sys & X86_FL_AC) && c->cpl == 3 && (c->cr0 & X86_CR0_AM))
+        return true;
+    if (c->dr7 & 0xff) /* code breakpoints; data breakpoints are met on the slow path of accesses */
+        for (unsigned i = 0; i < 4; i++)
+            if ((c->dr7 >> (2 * i) & 3) && !(c->dr7 >> (16 + 4 * i) & 3))
+                return true;
+    return false;
+}
+
+void interp_deliver(struct x86_cpu *c)
+{
+    if (x86_deliver(c) != X86_OK)
+        c->activity = X86_SHUTDOWN;
+}
+
+/* --- one instruction, exactly ------------------------------------------------------ */
+
+int interp_fetch(struct x86_cpu *c, struct x86_insn *in)
+{
+    const bool m64 = c->mode == X86_MODE_64;
+    const uint64_t lin = m64 ? c->rip : (uint32_t)(c->rip + c->seg[X86_CS].base);
+    unsigned avail = X86_MAX_INSN, n;
+    uint8_t buf[X86_MAX_INSN];
+    const uint8_t *host;
+    uint64_t gpa;
+
+    if (m64) {
+        if (!x86_canonical(lin))
+            return x86_raise_err(c, X86_GP, 0);
+    } else {
+        if (c->rip > c->seg[X86_CS].limit)
+            return x86_raise_err(c, X86_GP, 0);
+        if (c->seg[X86_CS].limit - c->rip < X86_MAX_INSN - 1)
+            avail = (unsigned)(c->seg[X86_CS].limit - c->rip) + 1;
+    }
+    n = 0x1000 - (unsigned)(lin & 0xfff);
+    n = n < avail ? n : avail;
+    if (x86_fetch_page(c, lin, &host, &gpa))
+        return X86_FAULT;
+    if (host)
+        memcpy(buf, host + (lin & 0xfff), n);
+    else
+        x86_phys_read(c, gpa | (lin & 0xfff), buf, n);
+    for (;;) {
+        switch (x86_decode(in, buf, n, (enum x86_mode_bits)c->mode, !x86_pe(c) || x86_v86(c), x86_feature_bits(c->cpuid))) {
+        case X86_DEC_OK: return X86_OK;
+        case X86_DEC_UD: return x86_raise(c, X86_UD);
+        case X86_DEC_GP: return x86_raise_err(c, X86_GP, 0);
+        case X86_DEC_MORE: break;
+        }
+        if (n == avail) /* beyond the limit of CS */
+            return x86_raise_err(c, X86_GP, 0);
+        const uint64_t next = m64 ? lin + n : (uint32_t)(lin + n);
+
+        if (m64 && !x86_canonical(next))
+            return x86_raise_err(c, X86_GP, 0);
+        if (x86_fetch_page(c, next, &host, &gpa))
+            return X86_FAULT;
+        if (host)
+            memcpy(buf + n, host, avail - n);
+        else
+            x86_phys_read(c, gpa, buf + n, avail - n);
+        n = avail;
+    }
+}
+
+static void step_one(struct interp *it)
+{
+    struct vcpu *v = it->v;
+    struct x86_cpu *c = &v->cpu;
+    const uint32_t rf = c->fl_sys & X86_FL_RF;
+    bool tf = c->fl_sys & X86_FL_TF;
+    struct x86_insn in;
+    int r;
+
+    it->stepped++;
+    if ((c->dr7 & 0xff) && x86_debug_before(c))
+        goto fault;
+    if (interp_fetch(c, &in))
+        goto fault;
+    if (x86_isa[in.row].pg)
+        c->pg_count[x86_isa[in.row].pg & 7]++;
+
+    const x86_exec_fn fn = ((struct interp_vm *)v->vm->engine_priv)->exec[in.op];
+    const uint8_t shadow = c->inhibit_irq;
+
+    /* The shadow and RF last for this instruction, which may set them anew. */
+    c->inhibit_irq = 0;
+    c->fl_sys &= ~(uint32_t)X86_FL_RF;
+    r = fn ? fn(c, &in) : x86_raise(c, X86_UD);
+    switch (r) {
+    case X86_UNDEF:
+        x86_raise(c, X86_UD);
+        /* fall through */
+    case X86_FAULT:
+        c->inhibit_irq = shadow;
+        c->fl_sys |= rf;
+        goto fault;
+    case X86_REPEAT:
+        c->fl_sys |= rf;
+        break;
+    case X86_BRANCH:
+        v->insns++;
+        break;
+    default: /* X86_OK, X86_EXIT */
+        c->rip += in.len;
+        if (c->mode != X86_MODE_64)
+            c->rip = (uint32_t)c->rip;
+        v->insns++;
+        break;
+    }
+    /* SYSCALL and SYSRET: the TF they load decides at once (SDM Vol. 2B, SYSRET; masked by IA32_FMASK for SYSCALL). */
+    if (in.op == X86_OP_SYSRET || in.op == X86_OP_SYSCALL)
+        tf = c->fl_sys & X86_FL_TF;
+    if ((tf || c->pending_dbg) && x86_debug_after(c, tf))
+        goto fault;
+    return;
+fault:
+    interp_deliver(c);
+}
+
+/* --- the dispatcher ------------------------------------------------------------------ */
+
+/* Serve requests. False: leave run, *exit says why. */
+static bool serve(struct interp *it, struct vcpu_exit *exit)
+{
+    struct vcpu *v = it->v;
+
+    if (vcpu_requests(v)) {
+        const uint32_t own = VREQ_CODE | VREQ_ENGINE, r = atomic_fetch_and(&v->requests, ~own);
+
+        if (r & VREQ_CODE)
+            interp_inval_queued(it);
+        if (r & ~own) {
+            switch (vcpu_poll(v)) {
+            case X86_EXIT: exit->kind = EXIT_KICK; return false;
+            case X86_FAULT: v->cpu.activity = X86_SHUTDOWN; break;
+            default: break;
+            }
+        }
+    }
+    if (atomic_load_explicit(&it->kicked, memory_order_relaxed)) {
+        atomic_store(&it->kicked, false);
+        exit->kind = EXIT_KICK;
+        return false;
+    }
+    switch (v->cpu.activity) {
+    case X86_RUNNING: return true;
+    case X86_HALTED: exit->kind = EXIT_HLT; return false;
+    case X86_SHUTDOWN: exit->kind = EXIT_SHUTDOWN; return false;
+    default: exit->kind = EXIT_KICK; return false;
+    }
+}
+
+static void interp_run(struct vcpu *v, struct vcpu_exit *exit)
+{
+    struct interp *it = v->engine_priv;
+    struct x86_cpu *c = &v->cpu;
+
+    for (;;) {
+        vcpu_irq_rearm(v);
+        if (!serve(it, exit))
+            return;
+        struct vm_trace *t = v->vm->trace;
+
+        if (UNLIKELY(t && t->insns)) {
+            if (t->insn)
+                t->insn(t, v);
+            step_one(it);
+            continue;
+        }
+        if (UNLIKELY(needs_steps(c))) {
+            step_one(it);
+            continue;
+        }
+        c->fl_sys &= ~(uint32_t)X86_FL_RF; /* no code breakpoint is armed; faults set it by themselves */
+        it->mode = mode_of(c);
+        it->key = c->mmu.version << 8 | it->mode | (c->cpl == 3 ? MODE_USER : 0);
+        const struct uop *u = interp_lookup(it);
+
+        if (!u) {
+            if (!it->again)
+                step_one(it);
+            continue;
+        }
+        do
+            u = u->fn(c, u);
+        while (u);
+    }
+}
+
+static void interp_step(struct vcpu *v, struct vcpu_exit *exit)
+{
+    struct interp *it = v->engine_priv;
+
+    /* What the caller handles at boundaries (vcpu_poll) it has handled; code invalidations are ours. */
+    if (atomic_fetch_and(&v->requests, ~(uint32_t)(VREQ_CODE | VREQ_ENGINE)) & VREQ_CODE)
+        interp_inval_queued(it);
+    if (v->cpu.activity == X86_RUNNING)
+        step_one(it);
+    exit->kind = v->cpu.activity == X86_HALTED ? EXIT_HLT : v->cpu.activity == X86_SHUTDOWN ? EXIT_SHUTDOWN : EXIT_KICK;
+}
+
+static void interp_kick(struct vcpu *v)
+{
+    struct interp *it = __atomic_load_n(&v->engine_priv, __ATOMIC_ACQUIRE);
+
+    if (it)
+        atomic_store(&it->kicked, true);
+    atomic_fetch_or(&v->requests, VREQ_ENGINE);
+}
+
+/* --- set-up ----------------------------------------------------------------------------- */
+
+static void merge(struct interp_vm *iv, const struct x86_exec_entry *e)
+{
+    for (; e->fn; e++)
+        if (e->op < X86_NOP_COUNT && !iv->exec[e->op])
+            iv->exec[e->op] = e->fn;
+}
+
+static void interp_vm_fini(struct vm *vm)
+{
+    struct interp_vm *iv = vm->engine_priv;
+
+    if (!iv)
+        return;
+    if (iv->lock)
+        host_mutex_free(iv->lock);
+    free(iv->chunks);
+    free(iv);
+    vm->engine_priv = NULL;
+}
+
+static int interp_vm_init(struct vm *vm)
+{
+    struct interp_vm *iv = calloc(1, sizeof(*iv));
+
+    vm->engine_priv = iv;
+    if (!iv)
+        return -1;
+    merge(iv, x86_exec_int);
+    merge(iv, x86_exec_far);
+    merge(iv, x86_exec_sys);
+    merge(iv, x86_exec_fpu);
+    iv->lock = host_mutex_new();
+    iv->chunks = calloc((vm->ram_size >> 12) + 1, sizeof(*iv->chunks));
+    if (!iv->lock || !iv->chunks) {
+        interp_vm_fini(vm);
+        return -1;
+    }
+    return 0;
+}
+
+static void interp_vcpu_fini(struct vcpu *v)
+{
+    struct interp *it = v->engine_priv;
+
+    if (!it)
+        return;
+    __atomic_store_n(&v->engine_priv, NULL, __ATOMIC_RELEASE);
+    interp_cache_fini(it);
+    free(it);
+}
+
+static int interp_vcpu_init(struct vcpu *v)
+{
+    struct interp *it = aligned_alloc(64, (sizeof(*it) + 63) & ~(size_t)63);
+
+    if (!it)
+        return -1;
+    memset(it, 0, sizeof(*it));
+    it->v = v;
+    if (interp_cache_init(it)) {
+        interp_cache_fini(it);
+        free(it);
+        return -1;
+    }
+    __atomic_store_n(&v->engine_priv, it, __ATOMIC_RELEASE);
+    return 0;
+}
+
+/* The memory behind guest-physical addresses changed; all vCPUs are stopped. */
+static int interp_map_commit(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->ncpu; i++)
+        if (vm->cpu[i] && vm->cpu[i]->engine_priv)
+            interp_cache_flush(vm->cpu[i]->engine_priv);
+    return 0;
+}
+
+const struct engine_ops engine_interp = {
+    .name = "interp",
+    .summary = "interpreter: every instruction in software, any state, exact",
+    .caps = ENGINE_CAP_SMP | ENGINE_CAP_STEP | ENGINE_CAP_COUNT | ENGINE_CAP_TRACE,
+    .rank = 1,
+    .vm_init = interp_vm_init,
+    .vm_fini = interp_vm_fini,
+    .vcpu_init = interp_vcpu_init,
+    .vcpu_fini = interp_vcpu_fini,
+    .run = interp_run,
+    .step = interp_step,
+    .kick = interp_kick,
+    .map_commit = interp_map_commit,
+    .code_inval = interp_code_inval,
+};
