@@ -10,7 +10,8 @@ CFLAGS_rel := -O2 -g
 CFLAGS_dbg := -O1 -g3 -DRINGER_DEBUG=1
 CFLAGS_asan := -O1 -g -fsanitize=address -fno-omit-frame-pointer -DRINGER_DEBUG=1
 CFLAGS_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all -DRINGER_DEBUG=1
-CFLAGS_tsan := -O1 -g -fsanitize=thread
+# gcc warns that it does not model fences; where we use them, what they order is atomic itself.
+CFLAGS_tsan := -O1 -g -fsanitize=thread $(if $(findstring clang,$(CC)),,-Wno-tsan)
 CFLAGS_cov := -O1 -g --coverage
 CFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DRINGER_DEBUG=1
 CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-math-errno $(WARN) $(CFLAGS_$(MODE)) $(EXTRA_CFLAGS)

@@ -48,9 +48,10 @@ static int run(struct fx *f, unsigned n, const char *bytes)
         X86_DEC_OK)
         return -1;
     assert_int_equal(last.len, n);
-    for (const struct x86_exec_entry *e = x86_exec_sys; e->fn; e++)
-        if (e->op == last.op)
-            return e->fn(f->c, &last);
+    for (unsigned t = 0; t < 2; t++)
+        for (const struct x86_exec_entry *e = t ? x86_exec_int : x86_exec_sys; e->fn; e++)
+            if (e->op == last.op)
+                return e->fn(f->c, &last);
     fail_msg("no executor");
     return -1;
 }
@@ -580,6 +581,102 @@ static void never(void **state)
     fx_free(f);
 }
 
+/* --- debug registers at work -------------------------------------------------- */
+
+static void breakpoints(void **state)
+{
+    struct fx *f = fx(X86_MODE_32);
+    struct x86_cpu *c = f->c;
+
+    (void)state;
+    /* code: on the linear address, hidden by RF and by the shadow of MOV SS */
+    c->dr[0] = CODE + 0x100;
+    c->dr[2] = CODE + 0x100;
+    c->dr7 = 0x400 | 1 | 2u << 4;
+    assert_int_equal(x86_debug_before(c), X86_OK);
+    c->seg[X86_CS].base = 0x100;
+    assert_int_equal(x86_debug_before(c), X86_FAULT);
+    assert_int_equal(c->exc.vector, X86_DB);
+    assert_int_equal(c->exc.dr6, 5);
+    c->fl_sys |= X86_FL_RF;
+    assert_int_equal(x86_debug_before(c), X86_OK);
+    c->fl_sys &= ~(uint32_t)X86_FL_RF;
+    c->inhibit_irq = 2;
+    assert_int_equal(x86_debug_before(c), X86_OK);
+    c->inhibit_irq = 1;
+    assert_int_equal(x86_debug_before(c), X86_FAULT);
+    c->inhibit_irq = 0;
+
+    /* ports: only with CR4.DE, by width */
+    c->dr[1] = 0x3f8;
+    c->dr7 = 0x400 | 1u << 2 | 2u << 20 | 1u << 22; /* L1, I/O, 2 bytes */
+    c->gpr[X86_RDX] = 0x3f9;
+    assert_int_equal(RUN("\xec"), X86_OK);
+    assert_int_equal(c->pending_dbg, 0);
+    c->cr4 |= X86_CR4_DE;
+    assert_int_equal(RUN("\xec"), X86_OK);
+    assert_int_equal(c->pending_dbg, 2);
+    c->pending_dbg = 0;
+    c->gpr[X86_RDX] = 0x3fa;
+    assert_int_equal(RUN("\xee"), X86_OK);
+    assert_int_equal(c->pending_dbg, 0);
+    c->gpr[X86_RDX] = 0x3f6;
+    assert_int_equal(RUN("\xef"), X86_OK);
+    assert_int_equal(c->pending_dbg, 2);
+    /* a repeated one stops at the element that hit, and the trap waits while MOV SS is in force */
+    c->pending_dbg = 0;
+    c->gpr[X86_RDX] = 0x3f8;
+    c->gpr[X86_RCX] = 5;
+    c->gpr[X86_RDI] = 0x200000;
+    assert_int_equal(RUN("\xf3\x6c"), X86_REPEAT);
+    assert_int_equal(c->gpr[X86_RCX], 4);
+    c->inhibit_irq = 2;
+    assert_int_equal(x86_debug_after(c, true), X86_OK);
+    c->inhibit_irq = 0;
+    assert_int_equal(x86_debug_after(c, false), X86_FAULT);
+    assert_int_equal(c->exc.dr6, 2);
+
+    /* arming a data breakpoint takes its page out of the TLB */
+    uint32_t v = 0;
+    assert_int_equal(x86_lin_write(c, 0x300000, &v, 4), X86_OK);
+    assert_int_not_equal(x86_tlb_host_w(c, 0x300000, 4), 0);
+    c->gpr[X86_RAX] = 0x300ffc;
+    assert_int_equal(RUN("\x0f\x23\xd8"), X86_OK); /* mov dr3, eax */
+    c->gpr[X86_RAX] = 1u << 6 | 1u << 28 | 3u << 30;
+    assert_int_equal(RUN("\x0f\x23\xf8"), X86_OK); /* mov dr7, eax */
+    assert_int_equal(x86_tlb_host_w(c, 0x300000, 4), 0);
+    c->pending_dbg = 0;
+    assert_int_equal(x86_lin_write(c, 0x300ffe, &v, 4), X86_OK); /* across the end of the page */
+    assert_int_equal(c->pending_dbg, 8);
+    fx_free(f);
+}
+
+/* Every encoding that some CPUID presents has an executor. */
+static void every_row_has_an_executor(void **state)
+{
+    const struct x86_exec_entry *tables[] = {x86_exec_sys, x86_exec_far, x86_exec_int, x86_exec_fpu};
+    static unsigned count[X86_NOP_COUNT];
+    unsigned missing = 0;
+
+    (void)state;
+    for (unsigned t = 0; t < 4; t++)
+        for (const struct x86_exec_entry *e = tables[t]; e->fn; e++)
+            count[e->op]++;
+    for (unsigned i = 0; i < x86_isa_count; i++) {
+        const struct x86_isa_row *row = &x86_isa[i];
+        unsigned feature = row->feature;
+
+        if (row->op == X86_OP_INVALID || count[row->op])
+            continue;
+        if (feature == X86_FEAT_NEVER || feature == X86_FEAT_VAES || feature == X86_FEAT_VPCLMUL || feature == X86_FEAT_GFNI ||
+            feature == X86_FEAT_MOVDIRI || feature == X86_FEAT_MOVDIR64B)
+            continue;
+        print_message("%s: no executor\n", row->name);
+        missing++;
+    }
+    assert_int_equal(missing, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -587,7 +684,8 @@ int main(void)
         cmocka_unit_test(descriptor_tables), cmocka_unit_test(tlb_instructions),  cmocka_unit_test(halt_and_monitor),
         cmocka_unit_test(reads),             cmocka_unit_test(xcr),               cmocka_unit_test(bases),
         cmocka_unit_test(ports),             cmocka_unit_test(io_permission),     cmocka_unit_test(string_input),
-        cmocka_unit_test(string_output),     cmocka_unit_test(never),
+        cmocka_unit_test(string_output),     cmocka_unit_test(never),             cmocka_unit_test(breakpoints),
+        cmocka_unit_test(every_row_has_an_executor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
