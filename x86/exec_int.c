@@ -317,7 +317,6 @@ EXEC(cmpxchg)
         c->cc = cmp[size_index(size)](&acc, dst, c->cc);
         if (c->cc & X86_CC_ZF)
             return x86_opnd_write(c, in, 0, src);
-        x86_opnd_write(c, in, 0, dst); /* the destination is written back: a 32-bit one loses its upper half */
         x86_reg_write(c, X86_RAX, size, dst);
         return X86_OK;
     }

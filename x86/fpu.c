@@ -61,17 +61,20 @@ int x86_exec_x87(struct x86_cpu *c, const struct x86_insn *in)
     const struct x86_thunk *t = x86_thunk(c, in);
     struct x86_fpu *f = &c->fpu;
     uint8_t *mem = NULL;
+    uint8_t image[512];
     bool bounced = false, ignored = false;
     uint16_t fop = f->fop, fop_probe, fop_new, fsw = f->fsw, fcw = f->fcw;
+    uint16_t fcs = f->fcs, fds = f->fds;
     uint64_t fip = f->fip, fdp = f->fdp, lin = 0;
-    int r;
+    int r, store_fault = X86_OK;
 
     if (!t)
         return x86_raise(c, X86_UD);
     if (c->cr0 & (X86_CR0_EM | X86_CR0_TS))
         return x86_raise(c, X86_NM);
+    /* The 8087's FENI and FDISI and the 80287's FSETPM are no-operations that do not wait. */
     if (x86_fpu_pending(f)) {
-        if ((r = x86_fpu_wait(c)))
+        if (!(in->op == X86_OP_FNOP && in->opcode == 0xdb) && (r = x86_fpu_wait(c)))
             return r;
         /* IGNNE#: the instruction executes with the exception still flagged; hide it from the host. */
         ignored = true;
@@ -79,14 +82,17 @@ int x86_exec_x87(struct x86_cpu *c, const struct x86_insn *in)
     if (t->flags & (X86_TH_MEM_R | X86_TH_MEM_W)) {
         int access = t->flags & X86_TH_MEM_W ? X86_WRITE : X86_READ;
 
-        if ((r = x86_fpu_lin(c, in, t->size, access, t->ac, 1, &lin)))
-            return r;
-        mem = (uint8_t *)(uintptr_t)(access == X86_WRITE ? x86_tlb_host_w(c, lin, t->size) : x86_tlb_host_r(c, lin, t->size));
+        store_fault = x86_fpu_lin(c, in, t->size, access, t->ac, 1, &lin);
+        if (!store_fault)
+            mem = (uint8_t *)(uintptr_t)(access == X86_WRITE ? x86_tlb_host_w(c, lin, t->size) : x86_tlb_host_r(c, lin, t->size));
+        else if (access == X86_READ)
+            return store_fault;
         if (!mem) {
             bounced = true;
             mem = c->thunks->bounce;
-            r = access == X86_WRITE ? x86_lin_probe(c, lin, t->size, X86_WRITE) : x86_lin_read(c, lin, mem, t->size);
-            if (r)
+            if (access == X86_WRITE)
+                memcpy(image, f->raw, sizeof(image));
+            else if ((r = x86_lin_read(c, lin, mem, t->size)))
                 return r;
         }
     }
@@ -119,8 +125,13 @@ int x86_exec_x87(struct x86_cpu *c, const struct x86_insn *in)
     }
 
     if (bounced && (t->flags & X86_TH_MEM_W) && !store_suppressed(f, ignored ? fsw & 0x3f : 0)) {
-        if ((r = x86_lin_write(c, lin, mem, t->size)))
-            return r;
+        /* Only now is it known that the store takes place at all, and may fault. */
+        if (store_fault || x86_lin_write(c, lin, mem, t->size)) {
+            memcpy(f->raw, image, sizeof(image));
+            f->fcs = fcs;
+            f->fds = fds;
+            return X86_FAULT;
+        }
     }
     return X86_OK;
 }

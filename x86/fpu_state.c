@@ -137,7 +137,7 @@ static int fxsave(struct x86_cpu *c, const struct x86_insn *in, bool wide)
     uint64_t lin;
     int r = x86_fpu_lin(c, in, 512, X86_WRITE, 4, 16, &lin);
 
-    if (r)
+    if (r || (r = x86_lin_probe(c, lin, 512, X86_WRITE)))
         return r;
     x87_put(c, img, wide);
     mxcsr_put(c, img);
@@ -154,7 +154,7 @@ static int fxrstor(struct x86_cpu *c, const struct x86_insn *in, bool wide)
     uint64_t lin;
     int r = x86_fpu_lin(c, in, 512, X86_READ, 4, 16, &lin);
 
-    if (r || (r = each(c, lin, &p, 1, img, X86_READ)))
+    if (r || (r = x86_lin_probe(c, lin, 512, X86_READ)) || (r = each(c, lin, &p, 1, img, X86_READ)))
         return r;
     memcpy(&mxcsr, img + 24, 4);
     if (mxcsr & ~c->thunks->mxcsr_mask)

@@ -2,9 +2,9 @@
  * MMX, SSE and AVX instructions that a thunk runs on the host CPU (x86/thunk.h).
  *
  * Order of exceptions (SDM Vol. 2A, 2.4 to 2.9): #UD, #NM, #MF, segment and
- * alignment #GP/#SS/#AC, #PF, then #XM. Everything that can fault does so before
- * any guest state changes: reads come first, stores are probed before an
- * instruction that changes registers or MXCSR runs.
+ * alignment #GP/#SS/#AC, #PF, then #XM. A fault leaves registers as they were,
+ * but as on silicon TOP becomes 0 before the store of an MMX register
+ * faults, MMX state is entered before #XM is raised, and MXCSR keeps the flags of a conversion whose store faults.
  */
 #include <string.h>
 
@@ -62,43 +62,35 @@ static inline int run(struct x86_cpu *c, const struct x86_thunk *t, void *mem)
     return X86_OK;
 }
 
-/* An instruction with an MMX register is about to run: TOP becomes 0, all tags valid. */
-static void enter_mmx(struct x86_fpu *f)
-{
-    if (f->fsw & 0x3800)
-        x86_fpu_rotate(f, 0);
-    f->ftw = 0xff;
-}
-
-/* The memory operand is not in a cached page of plain RAM, or MMX state has to change only after the access succeeded. */
+/* The memory operand is not in a cached page of plain RAM, or there is MMX state to enter. */
 static int slow(struct x86_cpu *c, const struct x86_insn *in, const struct x86_thunk *t)
 {
     uint8_t *buf = c->thunks->bounce;
     uint64_t lin = 0;
-    uint16_t fsw = c->fpu.fsw;
-    uint8_t ftw = c->fpu.ftw;
     bool mem = t->flags & (X86_TH_MEM_R | X86_TH_MEM_W);
+    bool late = (t->flags & (X86_TH_MXCSR | X86_TH_MEM_W)) == (X86_TH_MXCSR | X86_TH_MEM_W);
     int r, access = t->flags & X86_TH_MEM_W ? X86_WRITE : X86_READ;
 
-    if (mem && (r = x86_fpu_lin(c, in, t->size, access, t->ac, t->align, &lin)))
+    if ((t->flags & (X86_TH_MMX | X86_TH_MEM_W)) == (X86_TH_MMX | X86_TH_MEM_W))
+        x86_fpu_rotate(&c->fpu, 0);
+    /* A store that converts (VCVTPS2PH) raises #XM before the store is tried. */
+    if (mem && !late && (r = x86_fpu_lin(c, in, t->size, access, t->ac, t->align, &lin)))
         return r;
     if (t->flags & X86_TH_MEM_R && (r = x86_lin_read(c, lin, buf, t->size)))
         return r;
-    if (t->flags & X86_TH_MEM_W && (t->flags & (X86_TH_MMX | X86_TH_MXCSR)) && (r = x86_lin_probe(c, lin, t->size, X86_WRITE)))
-        return r;
-    if (t->flags & X86_TH_MMX)
-        enter_mmx(&c->fpu);
+    if (t->flags & X86_TH_MMX) {
+        x86_fpu_rotate(&c->fpu, 0);
+        if (!(t->flags & X86_TH_MEM_W))
+            c->fpu.ftw = 0xff;
+    }
     r = run(c, t, buf);
+    if (!r && late)
+        r = x86_fpu_lin(c, in, t->size, access, t->ac, t->align, &lin);
     if (!r && (t->flags & X86_TH_MEM_W))
         r = x86_lin_write(c, lin, buf, t->size);
-    if (r) {
-        if (t->flags & X86_TH_MMX) {
-            x86_fpu_rotate(&c->fpu, fsw >> 11 & 7);
-            c->fpu.ftw = ftw;
-        }
-        return r;
-    }
-    return X86_OK;
+    if (!r && (t->flags & X86_TH_MMX))
+        c->fpu.ftw = 0xff;
+    return r;
 }
 
 static inline uint64_t ea(const struct x86_cpu *c, const struct x86_insn *in)

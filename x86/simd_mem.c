@@ -65,7 +65,9 @@ static int maskmov_bytes(struct x86_cpu *c, const struct x86_insn *in, bool mmx)
     unsigned seg = in->seg_override != X86_SEG_NONE ? in->seg_override : X86_DS;
     unsigned data = (in->modrm >> 3 & 7), sel = in->modrm & 7, n = mmx ? 8 : 16;
     const uint8_t *dp, *mp;
+    uint8_t data_bytes[16];
     uint32_t mask = 0;
+    uint64_t lin;
     int r;
 
     if (mmx) {
@@ -89,13 +91,15 @@ static int maskmov_bytes(struct x86_cpu *c, const struct x86_insn *in, bool mmx)
     }
     for (unsigned i = 0; i < n; i++)
         mask |= (uint32_t)(mp[i] >> 7) << i;
-    if ((r = masked_store(c, off, seg, addr_mask(in), dp, mask, n, 1)))
-        return r;
-    if (mmx) {
+    memcpy(data_bytes, dp, n);
+    if (mmx)
         x86_fpu_rotate(&c->fpu, 0);
+    /* The whole destination is checked, whatever the mask says (the SDM leaves that open; this is what processors do). */
+    if ((r = x86_seg_lin(c, seg, off, n, X86_WRITE, n, &lin)) || (r = x86_lin_probe(c, lin, n, X86_WRITE)))
+        return r;
+    if (mmx)
         c->fpu.ftw = 0xff;
-    }
-    return X86_OK;
+    return masked_store(c, off, seg, addr_mask(in), data_bytes, mask, n, 1);
 }
 
 static void get_vec(const struct x86_cpu *c, unsigned n, uint8_t v[32])
@@ -156,7 +160,7 @@ static int maskmov_vec(struct x86_cpu *c, const struct x86_insn *in, unsigned es
 static int gather(struct x86_cpu *c, const struct x86_insn *in, unsigned isize, unsigned esize)
 {
     unsigned vl = in->vexl ? 32 : 16, n = vl / (isize > esize ? isize : esize);
-    unsigned dst = in->opnd[0].reg & 15, msk = in->opnd[2].reg & 15, idx = in->mem.index & 15;
+    unsigned done = 0, dst = in->opnd[0].reg & 15, msk = in->opnd[2].reg & 15, idx = in->mem.index & 15;
     uint8_t d[32], m[32], x[32];
     uint64_t base;
     int r = check(c, in);
@@ -169,9 +173,10 @@ static int gather(struct x86_cpu *c, const struct x86_insn *in, unsigned isize, 
     get_vec(c, msk, m);
     get_vec(c, idx, x);
     base = (uint64_t)in->mem.disp + (in->mem.base < X86_NGPR ? c->gpr[in->mem.base] : 0);
-    /* The mask becomes whole elements first, so that a fault leaves it all ones or all zeros. */
-    for (unsigned i = 0; i < n; i++)
+    /* The mask becomes whole elements first (also those past the last index), so that a fault leaves each all ones or zeros. */
+    for (unsigned i = 0; i < vl / esize; i++)
         memset(m + i * esize, m[(i + 1) * esize - 1] & 0x80 ? 0xff : 0, esize);
+    memset(m + vl, 0, sizeof(m) - vl);
     for (unsigned i = 0; i < n && !r; i++) {
         int64_t index;
         uint64_t lin;
@@ -185,13 +190,17 @@ static int gather(struct x86_cpu *c, const struct x86_insn *in, unsigned isize, 
         } else {
             memcpy(&index, x + i * 8, 8);
         }
-        r = x86_seg_lin(c, in->mem.seg, (base + (uint64_t)index * in->mem.scale) & addr_mask(in), esize, X86_READ, esize, &lin);
+        r = x86_seg_lin(c, in->mem.seg, (base + (uint64_t)index * in->mem.scale) & addr_mask(in), esize, X86_READ, 1, &lin);
         if (!r)
             r = x86_lin_read(c, lin, d + i * esize, esize);
-        if (!r)
+        if (!r) {
             memset(m + i * esize, 0, esize);
+            done++;
+        }
     }
-    /* Beyond the elements of this form, and above VL, both registers become zero, but only once all is done. */
+    /* The destination becomes zero above VL with the first element written, beyond the elements of this form at the end. */
+    if (done)
+        memset(d + vl, 0, sizeof(d) - vl);
     if (!r) {
         memset(d + n * esize, 0, sizeof(d) - n * esize);
         memset(m, 0, sizeof(m));

@@ -210,7 +210,8 @@ static void gather_use(const struct x86_insn *in, const struct x86_isa_row *row,
 static bool w_is_width(const struct x86_insn *in)
 {
     if (in->map == 3)
-        return (in->opcode >= 0x14 && in->opcode <= 0x17) || (in->opcode >= 0x20 && in->opcode <= 0x22);
+        return (in->opcode >= 0x14 && in->opcode <= 0x17) || (in->opcode >= 0x20 && in->opcode <= 0x22) || in->opcode == 0x60 ||
+               in->opcode == 0x61;
     return in->map == 1 && (in->opcode == 0x6e || in->opcode == 0x7e || in->opcode == 0x2a || in->opcode == 0x2c || in->opcode == 0x2d);
 }
 
