@@ -150,6 +150,8 @@ static void step_one(struct interp *it)
     /* SYSCALL and SYSRET: the TF they load decides at once (SDM Vol. 2B, SYSRET; masked by IA32_FMASK for SYSCALL). */
     if (in.op == X86_OP_SYSRET || in.op == X86_OP_SYSCALL)
         tf = c->fl_sys & X86_FL_TF;
+    if ((c->debugctl & X86_DEBUGCTL_BTF) && r != X86_BRANCH)
+        tf = false; /* single-step on branches */
     if ((tf || c->pending_dbg) && x86_debug_after(c, tf))
         goto fault;
     return;
