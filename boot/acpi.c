@@ -256,8 +256,14 @@ static uint64_t build_facs(struct build *b)
 }
 
 enum { ARCH_LEGACY = 1, ARCH_8042 = 2, ARCH_NO_VGA = 4, ARCH_NO_ASPM = 16, ARCH_NO_RTC = 32 };
-enum { FADT_WBINVD = 1 << 0, FADT_PROC_C1 = 1 << 2, FADT_NO_SLP_BUTTON = 1 << 5, FADT_RTC_NO_WAKE = 1 << 6,
-       FADT_TMR_32 = 1 << 8, FADT_RESET = 1 << 10 };
+enum {
+    FADT_WBINVD = 1 << 0,
+    FADT_PROC_C1 = 1 << 2,
+    FADT_NO_SLP_BUTTON = 1 << 5,
+    FADT_RTC_NO_WAKE = 1 << 6,
+    FADT_TMR_32 = 1 << 8,
+    FADT_RESET = 1 << 10
+};
 
 static uint64_t build_fadt(struct build *b, uint64_t facs, uint64_t dsdt)
 {
@@ -279,8 +285,8 @@ static uint64_t build_fadt(struct build *b, uint64_t facs, uint64_t dsdt)
         put_gas(f + 220, GAS_IO, c->gpe0_len, c->gpe0);
         f[223] = 1; /* accessed by bytes */
     }
-    put16(f + 96, 0xfff);  /* no C2 */
-    put16(f + 98, 0xffff); /* no C3 */
+    put16(f + 96, 0xfff);       /* no C2 */
+    put16(f + 98, 0xffff);      /* no C3 */
     f[108] = c->rtc ? 0x32 : 0; /* century byte in CMOS */
     put16(f + 109, (uint16_t)(ARCH_LEGACY | ARCH_NO_VGA | ARCH_NO_ASPM | (c->i8042 ? ARCH_8042 : 0) |
                               (c->rtc ? 0 : ARCH_NO_RTC)));

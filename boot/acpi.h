@@ -13,7 +13,7 @@
 #define ACPI_MAX_SERIAL 4
 
 struct acpi_config {
-    uint64_t base; /* physical address of buf[0]; 64-byte aligned, below 4 GiB; RAM, because the guest writes the FACS */
+    uint64_t base; /* physical address of buf[0]: 64-byte aligned, below 4 GiB, RAM (the guest writes the FACS) */
 
     unsigned ncpu; /* local APIC ids 0 .. ncpu - 1 */
     uint32_t lapic_addr, ioapic_addr;
@@ -23,7 +23,7 @@ struct acpi_config {
     uint16_t pm_evt, pm_cnt, pm_tmr; /* ports */
     uint16_t gpe0;
     uint8_t gpe0_len;
-    uint8_t sci_gsi;    /* level, active high (as wired to the I/O APIC) */
+    uint8_t sci_gsi;     /* level, active high (as wired to the I/O APIC) */
     uint16_t reset_port; /* 0: no reset register */
     uint8_t reset_value;
     uint8_t slp_typ_s5;
@@ -48,7 +48,7 @@ struct acpi_config {
     bool spcr;              /* name serial[0] the console */
 };
 
-/* Build all tables. Returns the bytes used, 0 if they do not fit in cap. *rsdp is the root pointer's physical address: base. */
+/* Build all tables. Returns the bytes used, 0 if they do not fit in cap. *rsdp: physical address of the root pointer. */
 size_t acpi_build(const struct acpi_config *cfg, uint8_t *buf, size_t cap, uint64_t *rsdp);
 
 #endif

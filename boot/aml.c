@@ -3,9 +3,19 @@
 #include <string.h>
 
 enum {
-    OP_NAME = 0x08, OP_BYTE = 0x0a, OP_WORD = 0x0b, OP_DWORD = 0x0c, OP_STRING = 0x0d, OP_QWORD = 0x0e,
-    OP_SCOPE = 0x10, OP_BUFFER = 0x11, OP_PACKAGE = 0x12, OP_DUAL_NAME = 0x2e, OP_MULTI_NAME = 0x2f,
-    OP_EXT = 0x5b, OP_EXT_DEVICE = 0x82,
+    OP_NAME = 0x08,
+    OP_BYTE = 0x0a,
+    OP_WORD = 0x0b,
+    OP_DWORD = 0x0c,
+    OP_STRING = 0x0d,
+    OP_QWORD = 0x0e,
+    OP_SCOPE = 0x10,
+    OP_BUFFER = 0x11,
+    OP_PACKAGE = 0x12,
+    OP_DUAL_NAME = 0x2e,
+    OP_MULTI_NAME = 0x2f,
+    OP_EXT = 0x5b,
+    OP_EXT_DEVICE = 0x82,
 };
 
 void aml_bytes(struct aml *a, const void *p, size_t n)

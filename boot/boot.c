@@ -231,7 +231,8 @@ int boot_load(struct vm *vm, const struct boot_spec *spec, struct boot_entry *en
     if (kind == BOOT_AUTO)
         kind = boot_guess(spec->kernel, spec->kernel_len);
     if (kind == BOOT_AUTO)
-        return load_fail(&l, NULL, "not a kernel this machine can boot: no Linux bzImage, ELF, Multiboot or boot sector");
+        return load_fail(&l, NULL,
+                         "not a kernel this machine can boot: no Linux bzImage, ELF, Multiboot or boot sector");
     if (build_map(&l))
         return -1;
     entry->kind = kind;

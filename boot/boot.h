@@ -59,10 +59,10 @@ struct boot_spec {
 struct boot_entry {
     enum boot_kind kind; /* what the image turned out to be, never BOOT_AUTO */
     bool long_mode;
-    uint64_t rip;        /* entry: linear; for BOOT_FLAT a physical address below 1 MiB */
-    uint64_t cr3;        /* long mode: identity page tables */
-    uint64_t info;       /* physical address of the boot information structure */
-    uint64_t gdt;        /* physical address of the GDT, BOOT_GDT_LIMIT + 1 bytes */
+    uint64_t rip;  /* entry: linear; for BOOT_FLAT a physical address below 1 MiB */
+    uint64_t cr3;  /* long mode: identity page tables */
+    uint64_t info; /* physical address of the boot information structure */
+    uint64_t gdt;  /* physical address of the GDT, BOOT_GDT_LIMIT + 1 bytes */
 };
 
 /* The kind an image's content says it is; BOOT_FLAT only if it can be a boot sector (0x55 0xaa at 510), else BOOT_AUTO:

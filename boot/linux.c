@@ -11,14 +11,36 @@
 
 /* Offsets in the setup header, which starts at 0x1f1 in the file and in the zero page alike. */
 enum {
-    H_SETUP_SECTS = 0x1f1, H_SYSSIZE = 0x1f4, H_BOOT_FLAG = 0x1fe, H_JUMP = 0x200, H_MAGIC = 0x202, H_VERSION = 0x206,
-    H_TYPE_OF_LOADER = 0x210, H_LOADFLAGS = 0x211, H_CODE32_START = 0x214, H_RAMDISK_IMAGE = 0x218,
-    H_RAMDISK_SIZE = 0x21c, H_CMD_LINE_PTR = 0x228, H_INITRD_ADDR_MAX = 0x22c, H_ALIGNMENT = 0x230,
-    H_RELOCATABLE = 0x234, H_XLOADFLAGS = 0x236, H_CMDLINE_SIZE = 0x238, H_PREF_ADDRESS = 0x258, H_INIT_SIZE = 0x260,
+    H_SETUP_SECTS = 0x1f1,
+    H_SYSSIZE = 0x1f4,
+    H_BOOT_FLAG = 0x1fe,
+    H_JUMP = 0x200,
+    H_MAGIC = 0x202,
+    H_VERSION = 0x206,
+    H_TYPE_OF_LOADER = 0x210,
+    H_LOADFLAGS = 0x211,
+    H_CODE32_START = 0x214,
+    H_RAMDISK_IMAGE = 0x218,
+    H_RAMDISK_SIZE = 0x21c,
+    H_CMD_LINE_PTR = 0x228,
+    H_INITRD_ADDR_MAX = 0x22c,
+    H_ALIGNMENT = 0x230,
+    H_RELOCATABLE = 0x234,
+    H_XLOADFLAGS = 0x236,
+    H_CMDLINE_SIZE = 0x238,
+    H_PREF_ADDRESS = 0x258,
+    H_INIT_SIZE = 0x260,
     H_MAX = 0x290,
 };
 /* Offsets in the zero page (struct boot_params). */
-enum { ZP_RSDP = 0x070, ZP_ALT_MEM_K = 0x1e0, ZP_E820_N = 0x1e8, ZP_EXT_MEM_K = 0x002, ZP_E820 = 0x2d0, ZP_SIZE = 0x1000 };
+enum {
+    ZP_RSDP = 0x070,
+    ZP_ALT_MEM_K = 0x1e0,
+    ZP_E820_N = 0x1e8,
+    ZP_EXT_MEM_K = 0x002,
+    ZP_E820 = 0x2d0,
+    ZP_SIZE = 0x1000
+};
 enum { LOADED_HIGH = 1, XLF_KERNEL_64 = 1 };
 
 #define PD_COUNT 4u /* 4 GiB in 2 MiB pages */
@@ -70,8 +92,8 @@ static int parse(struct loader *l, struct header *h)
         return load_fail(l, NULL, "damaged Linux bzImage: no protected-mode code");
     /* The size is in paragraphs, so the last one may be cut short by the file's end. */
     if (h->code_off >= len || h->code_len > len - h->code_off + 15)
-        return load_fail(l, NULL, "truncated Linux bzImage: %llu bytes, its header says %llu",
-                         (unsigned long long)len, (unsigned long long)(h->code_off + h->code_len));
+        return load_fail(l, NULL, "truncated Linux bzImage: %llu bytes, its header says %llu", (unsigned long long)len,
+                         (unsigned long long)(h->code_off + h->code_len));
     if (h->code_len > len - h->code_off)
         h->code_len = len - h->code_off;
 
@@ -93,8 +115,7 @@ static int parse(struct loader *l, struct header *h)
 static int place_kernel(struct loader *l, const struct header *h, uint64_t *load)
 {
     *load = h->relocatable || h->version >= 0x20a ? h->pref : 0x100000;
-    if (*load >= 0x100000 && *load < LOAD_4G && h->init_size <= LOAD_4G - *load &&
-        !load_claim(l, *load, h->init_size))
+    if (*load >= 0x100000 && *load < LOAD_4G && h->init_size <= LOAD_4G - *load && !load_claim(l, *load, h->init_size))
         return 0;
     if (h->relocatable && !load_claim_low(l, h->init_size, h->align, 0x100000, LOAD_4G, load))
         return 0;
@@ -116,8 +137,7 @@ static int place_initrd(struct loader *l, const struct header *h, uint64_t *star
     if (!total)
         return 0;
     if (load_claim_high(l, total, 0x1000, 0x100000, (uint64_t)h->initrd_max + 1, start))
-        return load_fail(l, l->spec->mod[0].name,
-                         "no room for an initrd of %llu MiB: more memory is needed",
+        return load_fail(l, l->spec->mod[0].name, "no room for an initrd of %llu MiB: more memory is needed",
                          (unsigned long long)((total + 0xfffff) >> 20));
     *size = total;
     uint64_t at = *start;

@@ -8,7 +8,7 @@
 
 #include "boot/boot.h"
 
-#define LOAD_MAX_MAP 120    /* memory map entries; the Linux zero page takes 128 */
+#define LOAD_MAX_MAP 120 /* memory map entries; the Linux zero page takes 128 */
 #define LOAD_MAX_CLAIMS 160
 #define LOAD_LOW_MIN 0x1000u  /* above the real-mode vector table and BIOS data area */
 #define LOAD_LOW_END 0x9fc00u /* conventional memory ends here: the EBDA's usual place */
@@ -34,9 +34,18 @@ struct loader {
     unsigned nclaims;
 };
 
-static inline uint16_t get16(const uint8_t *p) { return (uint16_t)(p[0] | p[1] << 8); }
-static inline uint32_t get32(const uint8_t *p) { return get16(p) | (uint32_t)get16(p + 2) << 16; }
-static inline uint64_t get64(const uint8_t *p) { return get32(p) | (uint64_t)get32(p + 4) << 32; }
+static inline uint16_t get16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+static inline uint32_t get32(const uint8_t *p)
+{
+    return get16(p) | (uint32_t)get16(p + 2) << 16;
+}
+static inline uint64_t get64(const uint8_t *p)
+{
+    return get32(p) | (uint64_t)get32(p + 4) << 32;
+}
 static inline void put16(uint8_t *p, uint16_t v)
 {
     p[0] = (uint8_t)v;

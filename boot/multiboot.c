@@ -121,7 +121,8 @@ int load_multiboot(struct loader *l)
 
     const char *name = spec->name ? spec->name : "kernel";
     size_t info = BOOT_GDT_SIZE, map = info + INFO_SIZE, mods = map + l->nmap * MMAP_SIZE,
-           str = mods + spec->nmod * MOD_SIZE, total = str + put_string(NULL, name, spec->cmdline) + sizeof(LOADER_NAME);
+           str = mods + spec->nmod * MOD_SIZE,
+           total = str + put_string(NULL, name, spec->cmdline) + sizeof(LOADER_NAME);
     for (unsigned i = 0; i < spec->nmod; i++)
         total += put_module_string(NULL, &spec->mod[i]);
     if (load_claim_low(l, total, 16, LOAD_LOW_MIN, LOAD_4G, &base))

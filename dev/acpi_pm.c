@@ -13,8 +13,14 @@
 #define NS_PER_S 1000000000ull
 #define HALF (1ull << 31) /* TMR_STS: the timer's top bit changes */
 
-enum { STS_TMR = 1 << 0, STS_GBL = 1 << 5, STS_PWRBTN = 1 << 8, STS_SLPBTN = 1 << 9, STS_RTC = 1 << 10,
-       STS_WAK = 1 << 15 };
+enum {
+    STS_TMR = 1 << 0,
+    STS_GBL = 1 << 5,
+    STS_PWRBTN = 1 << 8,
+    STS_SLPBTN = 1 << 9,
+    STS_RTC = 1 << 10,
+    STS_WAK = 1 << 15
+};
 enum { EN_VALID = STS_TMR | STS_GBL | STS_PWRBTN | STS_SLPBTN | STS_RTC };
 enum { CNT_SCI_EN = 1, CNT_BM_RLD = 2, CNT_SLP_TYP = 7 << 10, CNT_SLP_EN = 1 << 13 };
 
@@ -67,9 +73,7 @@ static uint8_t pm_read8(struct dev *d, unsigned port)
     struct acpi_pm *p = (struct acpi_pm *)d;
     unsigned hi = 8 * (port & 1);
     switch (port & ~1u) {
-    case ACPI_PM_EVT:
-        sync_timer(p);
-        return (uint8_t)(p->sts >> hi);
+    case ACPI_PM_EVT: sync_timer(p); return (uint8_t)(p->sts >> hi);
     case ACPI_PM_EVT + 2: return (uint8_t)(p->en >> hi);
     case ACPI_PM_CNT: return (uint8_t)((p->cnt | CNT_SCI_EN) >> hi);
     case ACPI_PM_GPE0: return (uint8_t)(p->gpe_sts >> hi);
@@ -90,7 +94,7 @@ static void pm_write8(struct dev *d, unsigned port, uint8_t v)
     switch (port & ~1u) {
     case ACPI_PM_EVT: /* write one to clear */
         sync_timer(p);
-        p->sts &= (uint16_t)~(v << hi);
+        p->sts &= (uint16_t) ~(v << hi);
         break;
     case ACPI_PM_EVT + 2: put_byte(&p->en, hi, v); break;
     case ACPI_PM_CNT:
@@ -102,7 +106,7 @@ static void pm_write8(struct dev *d, unsigned port, uint8_t v)
         }
         p->cnt &= CNT_SCI_EN | CNT_BM_RLD | CNT_SLP_TYP;
         break;
-    case ACPI_PM_GPE0: p->gpe_sts &= (uint16_t)~(v << hi); break;
+    case ACPI_PM_GPE0: p->gpe_sts &= (uint16_t) ~(v << hi); break;
     case ACPI_PM_GPE0 + 2: put_byte(&p->gpe_en, hi, v); break;
     default: break;
     }

@@ -33,11 +33,11 @@ struct i8042 {
     struct dev dev;
     struct i8042_config cfg;
     struct queue ctl, kbd;
-    uint8_t ram[32];     /* ram[0] is the command byte */
-    uint8_t expect;      /* controller command waiting for its data byte, 0: none */
-    uint8_t kbd_expect;  /* keyboard command waiting for its parameter */
+    uint8_t ram[32];    /* ram[0] is the command byte */
+    uint8_t expect;     /* controller command waiting for its data byte, 0: none */
+    uint8_t kbd_expect; /* keyboard command waiting for its parameter */
     uint8_t kbd_last, scan_set;
-    uint8_t last_data;   /* what port 0x60 shows when the buffer is empty */
+    uint8_t last_data; /* what port 0x60 shows when the buffer is empty */
     bool last_was_cmd, a20, sys;
 };
 

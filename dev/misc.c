@@ -10,9 +10,7 @@ static void free_fini(struct dev *d)
     free(d);
 }
 
-static void no_reset(struct dev *d)
-{
-}
+static void no_reset(struct dev *d) {}
 
 /* --- debug console -------------------------------------------------------- */
 
@@ -86,11 +84,8 @@ static int debug_exit_write(struct dev *d, uint32_t bank, uint64_t off, unsigned
     return DEV_OK;
 }
 
-static const struct dev_ops debug_exit_ops = {.name = "isa-debug-exit",
-                                              .reset = no_reset,
-                                              .read = debug_exit_read,
-                                              .write = debug_exit_write,
-                                              .fini = free_fini};
+static const struct dev_ops debug_exit_ops = {
+    .name = "isa-debug-exit", .reset = no_reset, .read = debug_exit_read, .write = debug_exit_write, .fini = free_fini};
 
 struct dev *isa_debug_exit_new(void (*ended)(void *ctx, int status), void *ctx)
 {

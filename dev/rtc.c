@@ -17,8 +17,23 @@
 #define UIP_NS 244141u /* update-in-progress rises this long before the update: 8 cycles of 32.768 kHz */
 #define DAY 86400
 
-enum { R_SEC, R_SEC_AL, R_MIN, R_MIN_AL, R_HOUR, R_HOUR_AL, R_WDAY, R_MDAY, R_MON, R_YEAR, R_A, R_B, R_C, R_D,
-       R_CENTURY = 0x32 };
+enum {
+    R_SEC,
+    R_SEC_AL,
+    R_MIN,
+    R_MIN_AL,
+    R_HOUR,
+    R_HOUR_AL,
+    R_WDAY,
+    R_MDAY,
+    R_MON,
+    R_YEAR,
+    R_A,
+    R_B,
+    R_C,
+    R_D,
+    R_CENTURY = 0x32
+};
 enum { A_UIP = 0x80, A_DV = 0x70, A_DV_32K = 0x20, A_DV_RESET = 0x60 };
 enum { B_SET = 0x80, B_PIE = 0x40, B_AIE = 0x20, B_UIE = 0x10, B_SQWE = 0x08, B_BINARY = 0x04, B_24H = 0x02 };
 enum { C_IRQF = 0x80, C_PF = 0x40, C_AF = 0x20, C_UF = 0x10 };
@@ -35,8 +50,8 @@ struct rtc {
     struct timer timer;
     uint8_t ram[128]; /* alarm, A, B, C and CMOS RAM; the time registers while frozen */
     uint8_t index;
-    int64_t offset;   /* RTC time = wall time + offset, ns */
-    uint64_t synced;  /* phase time (see phase_now) up to which register C is computed */
+    int64_t offset;  /* RTC time = wall time + offset, ns */
+    uint64_t synced; /* phase time (see phase_now) up to which register C is computed */
 };
 
 /* Nanoseconds since the epoch that the chip's divider chain counts. */
@@ -130,8 +145,8 @@ static int64_t regs_to_time(const struct rtc *r, const uint8_t *ram)
     if (month < 1 || month > 12) /* nonsense written by the guest must not index anything */
         month = 1;
     int year = dec(r, ram[R_YEAR]) + 100 * ((ram[R_CENTURY] >> 4) * 10 + (ram[R_CENTURY] & 15));
-    return days_of(year, month, dec(r, ram[R_MDAY])) * DAY + dec_hour(r, ram[R_HOUR]) * 3600 +
-           dec(r, ram[R_MIN]) * 60 + dec(r, ram[R_SEC]);
+    return days_of(year, month, dec(r, ram[R_MDAY])) * DAY + dec_hour(r, ram[R_HOUR]) * 3600 + dec(r, ram[R_MIN]) * 60 +
+           dec(r, ram[R_SEC]);
 }
 
 /* Make the clock show the registers now, with frac ns of the current second gone. */
@@ -267,8 +282,7 @@ static uint8_t read_reg(struct rtc *r, uint8_t i)
     if (is_time(i) && !frozen(r))
         time_to_regs(r, floor_div(rtc_ns(r), NS_PER_S), r->ram);
     if (i == R_A)
-        return r->ram[R_A] |
-               (!frozen(r) && second_fraction(rtc_ns(r)) >= (int64_t)(NS_PER_S - UIP_NS) ? A_UIP : 0);
+        return r->ram[R_A] | (!frozen(r) && second_fraction(rtc_ns(r)) >= (int64_t)(NS_PER_S - UIP_NS) ? A_UIP : 0);
     if (i == R_C) {
         sync_flags(r);
         uint8_t v = r->ram[R_C];

@@ -19,8 +19,8 @@
 #include "dev/isa.h"
 
 #define FIFO 16
-#define POLLS 16               /* line status reads in a row that make a polling guest */
-#define RETRY_NS 1000000u      /* back end full: try again */
+#define POLLS 16          /* line status reads in a row that make a polling guest */
+#define RETRY_NS 1000000u /* back end full: try again */
 #define NS_PER_S 1000000000ull
 #define CLOCK_HZ 1843200u
 
@@ -30,8 +30,16 @@ enum { FCR_ENABLE = 1, FCR_CLEAR_RX = 2, FCR_CLEAR_TX = 4 };
 enum { LCR_DLAB = 0x80 };
 enum { MCR_DTR = 1, MCR_RTS = 2, MCR_OUT1 = 4, MCR_OUT2 = 8, MCR_LOOP = 16 };
 enum { LSR_DR = 1, LSR_OE = 2, LSR_ERRORS = 0x1e, LSR_THRE = 0x20, LSR_TEMT = 0x40 };
-enum { MSR_DELTA_CTS = 1, MSR_DELTA_DSR = 2, MSR_TRAIL_RI = 4, MSR_DELTA_DCD = 8, MSR_CTS = 16, MSR_DSR = 32,
-       MSR_RI = 64, MSR_DCD = 128 };
+enum {
+    MSR_DELTA_CTS = 1,
+    MSR_DELTA_DSR = 2,
+    MSR_TRAIL_RI = 4,
+    MSR_DELTA_DCD = 8,
+    MSR_CTS = 16,
+    MSR_DSR = 32,
+    MSR_RI = 64,
+    MSR_DCD = 128
+};
 
 struct fifo {
     uint8_t buf[FIFO];
@@ -45,12 +53,12 @@ struct serial {
     struct chardev out;
     struct fifo rx, tx;
     uint8_t ier, fcr, lcr, mcr, msr, scr;
-    uint8_t overrun;     /* LSR_OE or 0 */
+    uint8_t overrun; /* LSR_OE or 0 */
     uint16_t divisor;
-    bool thre_pending;   /* THRE interrupt not yet seen through IIR */
-    bool timeout;        /* character time-out interrupt */
+    bool thre_pending; /* THRE interrupt not yet seen through IIR */
+    bool timeout;      /* character time-out interrupt */
     unsigned polls;
-    bool starving;       /* room() said 0: the back end wants to hear when that changes */
+    bool starving; /* room() said 0: the back end wants to hear when that changes */
     struct timer timeout_timer, retry_timer;
 };
 

@@ -85,11 +85,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     d[SERIAL] = serial_new(&env, irq(&w, 0), out);
     d[RTC] = rtc_new(&env, irq(&w, 1));
     for (unsigned i = KBD; i <= KBD_ABSENT; i++)
-        d[i] = i8042_new(&env, &(struct i8042_config){.irq_kbd = irq(&w, 2),
-                                                      .irq_aux = irq(&w, 3),
-                                                      .keyboard = i == KBD,
-                                                      .reset = event,
-                                                      .ctx = &w});
+        d[i] = i8042_new(
+            &env, &(struct i8042_config){
+                      .irq_kbd = irq(&w, 2), .irq_aux = irq(&w, 3), .keyboard = i == KBD, .reset = event, .ctx = &w});
     d[PM] = acpi_pm_new(&env, &(struct acpi_pm_config){.sci = irq(&w, 4), .poweroff = event, .ctx = &w});
     d[CF9] = reset_cf9_new(event, &w);
     d[PORT92] = port92_new(event, &w);

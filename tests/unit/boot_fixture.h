@@ -24,8 +24,12 @@ struct boot_fixture {
 
 static inline void fixture_map(struct boot_fixture *f, struct gpa_map *m, uint64_t start, uint64_t end)
 {
-    struct gpa_range r = {.start = start, .size = end - start, .kind = GPA_RAM, .host = f->ram + start,
-                          .page_flags = f->flags + start / 4096, .name = "ram"};
+    struct gpa_range r = {.start = start,
+                          .size = end - start,
+                          .kind = GPA_RAM,
+                          .host = f->ram + start,
+                          .page_flags = f->flags + start / 4096,
+                          .name = "ram"};
     if (gpa_add(m, &r))
         abort();
 }

@@ -17,13 +17,35 @@
 #define CAP 0x10000u
 
 static const struct acpi_config config = {
-    .base = BASE, .ncpu = 5, .lapic_addr = 0xfee00000, .ioapic_addr = 0xfec00000, .ioapic_id = 7,
-    .pm_evt = 0x600, .pm_cnt = 0x604, .pm_tmr = 0x608, .gpe0 = 0x620, .gpe0_len = 4, .sci_gsi = 9,
-    .reset_port = 0xcf9, .reset_value = 6, .slp_typ_s5 = 0,
-    .pci = true, .ecam_base = 0xb0000000, .pci_bus_end = 255, .mmio32_base = 0xc0000000, .mmio32_size = 0x3ec00000,
-    .mmio64_base = 0x8000000000, .mmio64_size = 0x100000000, .intx_gsi = {16, 17, 18, 19},
-    .hpet_addr = 0xfed00000, .serial = {{0x3f8, 4}, {0x2f8, 3}}, .rtc = true, .i8042 = true, .pvpanic_port = 0x505,
-    .debugcon_port = 0xe9, .spcr = true,
+    .base = BASE,
+    .ncpu = 5,
+    .lapic_addr = 0xfee00000,
+    .ioapic_addr = 0xfec00000,
+    .ioapic_id = 7,
+    .pm_evt = 0x600,
+    .pm_cnt = 0x604,
+    .pm_tmr = 0x608,
+    .gpe0 = 0x620,
+    .gpe0_len = 4,
+    .sci_gsi = 9,
+    .reset_port = 0xcf9,
+    .reset_value = 6,
+    .slp_typ_s5 = 0,
+    .pci = true,
+    .ecam_base = 0xb0000000,
+    .pci_bus_end = 255,
+    .mmio32_base = 0xc0000000,
+    .mmio32_size = 0x3ec00000,
+    .mmio64_base = 0x8000000000,
+    .mmio64_size = 0x100000000,
+    .intx_gsi = {16, 17, 18, 19},
+    .hpet_addr = 0xfed00000,
+    .serial = {{0x3f8, 4}, {0x2f8, 3}},
+    .rtc = true,
+    .i8042 = true,
+    .pvpanic_port = 0x505,
+    .debugcon_port = 0xe9,
+    .spcr = true,
 };
 
 struct built {
@@ -110,9 +132,9 @@ static void fadt(void **state)
     assert_int_equal(f[89], 2);
     assert_int_equal(f[91], 4);
     assert_int_equal(f[92], 4);
-    assert_true(get32(f + 112) & 1u << 8);     /* 32-bit timer */
-    assert_true(get32(f + 112) & 1u << 10);    /* reset register */
-    assert_false(get32(f + 112) & 1u << 20);   /* not hardware-reduced */
+    assert_true(get32(f + 112) & 1u << 8);   /* 32-bit timer */
+    assert_true(get32(f + 112) & 1u << 10);  /* reset register */
+    assert_false(get32(f + 112) & 1u << 20); /* not hardware-reduced */
     assert_int_equal(f[116], 1);
     assert_int_equal(get64(f + 120), 0xcf9);
     assert_int_equal(f[128], 6);

@@ -76,8 +76,15 @@ static void linux64(void **state)
     static const uint8_t rd1[] = {1, 2, 3, 4, 5}, rd2[] = {6, 7};
     struct boot_module mod[] = {{.name = "rd1", .data = rd1, .len = 5}, {.name = "rd2", .data = rd2, .len = 2}};
     struct boot_region res[] = {{0xe0000, 0x10000, BOOT_MEM_ACPI}, {0xb0000000, 0x10000000, BOOT_MEM_RESERVED}};
-    struct boot_spec spec = {.name = "img", .kernel = img, .kernel_len = len, .cmdline = "console=ttyS0", .mod = mod,
-                             .nmod = 2, .rsdp = 0xe0000, .reserved = res, .nreserved = 2};
+    struct boot_spec spec = {.name = "img",
+                             .kernel = img,
+                             .kernel_len = len,
+                             .cmdline = "console=ttyS0",
+                             .mod = mod,
+                             .nmod = 2,
+                             .rsdp = 0xe0000,
+                             .reserved = res,
+                             .nreserved = 2};
     struct boot_entry e;
     assert_int_equal(boot_guess(img, len), BOOT_LINUX);
     accept(f, &spec, &e);
@@ -224,8 +231,8 @@ static void pvh(void **state)
         uint8_t *img = make_elf(is64, 0x200000, 0x1000, 0x3000, 0x200040, &len);
         static const uint8_t rd[] = {9, 8, 7};
         struct boot_module mod = {.name = "rd", .cmdline = "args", .data = rd, .len = 3};
-        struct boot_spec spec = {.name = "img", .kernel = img, .kernel_len = len, .cmdline = "a b", .mod = &mod,
-                                 .nmod = 1, .rsdp = 0xe1230};
+        struct boot_spec spec = {
+            .name = "img", .kernel = img, .kernel_len = len, .cmdline = "a b", .mod = &mod, .nmod = 1, .rsdp = 0xe1230};
         struct boot_entry e;
         memset(f->ram + 0x200000, 0xee, 0x4000);
         assert_int_equal(boot_guess(img, len), BOOT_PVH);
@@ -469,8 +476,8 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(linux64), T(linux32), T(linux_refused), T(pvh),          T(elf_refused),
-        T(multiboot), T(flat),  T(guessing),      cmocka_unit_test(claims),
+        T(linux64), T(linux32),  T(linux_refused),         T(pvh), T(elf_refused), T(multiboot),
+        T(flat),    T(guessing), cmocka_unit_test(claims),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

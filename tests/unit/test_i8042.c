@@ -23,8 +23,11 @@ static void on_reset(void *ctx)
 static int setup_with(void **state, bool keyboard)
 {
     struct isa_fixture *f = fixture_new(0);
-    struct i8042_config cfg = {.irq_kbd = fixture_irq(f, 0), .irq_aux = fixture_irq(f, 1), .keyboard = keyboard,
-                               .reset = on_reset, .ctx = &resets};
+    struct i8042_config cfg = {.irq_kbd = fixture_irq(f, 0),
+                               .irq_aux = fixture_irq(f, 1),
+                               .keyboard = keyboard,
+                               .reset = on_reset,
+                               .ctx = &resets};
     resets = 0;
     f->dev = i8042_new(&f->env, &cfg);
     *state = f;

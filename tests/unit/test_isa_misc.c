@@ -13,8 +13,14 @@ struct seen {
     uint32_t bits;
 };
 
-static void on_reset(void *ctx) { ((struct seen *)ctx)->resets++; }
-static void on_poweroff(void *ctx) { ((struct seen *)ctx)->poweroffs++; }
+static void on_reset(void *ctx)
+{
+    ((struct seen *)ctx)->resets++;
+}
+static void on_poweroff(void *ctx)
+{
+    ((struct seen *)ctx)->poweroffs++;
+}
 static void on_end(void *ctx, int status)
 {
     ((struct seen *)ctx)->ends++;

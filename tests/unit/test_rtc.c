@@ -220,8 +220,8 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(wall_clock), T(encodings), T(update_in_progress), T(divider_release), T(update_interrupt),
-        T(periodic_interrupt), T(alarm_interrupt), T(cmos_ram), T(nonsense_time),
+        T(wall_clock),         T(encodings),       T(update_in_progress), T(divider_release), T(update_interrupt),
+        T(periodic_interrupt), T(alarm_interrupt), T(cmos_ram),           T(nonsense_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

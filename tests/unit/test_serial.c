@@ -245,9 +245,18 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(reset_state), T(probe), T(transmits), T(thre_interrupt), T(back_pressure), T(input_waits_for_listener),
-        T(receive_trigger_and_timeout), T(receive_without_fifo), T(loopback_and_overrun), T(modem_deltas),
-        T(fifo_clear), T(wide_and_outside),
+        T(reset_state),
+        T(probe),
+        T(transmits),
+        T(thre_interrupt),
+        T(back_pressure),
+        T(input_waits_for_listener),
+        T(receive_trigger_and_timeout),
+        T(receive_without_fifo),
+        T(loopback_and_overrun),
+        T(modem_deltas),
+        T(fifo_clear),
+        T(wide_and_outside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
