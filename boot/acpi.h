@@ -48,7 +48,7 @@ struct acpi_config {
     bool spcr;              /* name serial[0] the console */
 };
 
-/* Build all tables. Returns the bytes used, 0 if they do not fit in cap. *rsdp: physical address of the root pointer. */
+/* Build all tables. Returns the bytes used, 0 if they do not fit in cap. *rsdp: the root pointer's physical address. */
 size_t acpi_build(const struct acpi_config *cfg, uint8_t *buf, size_t cap, uint64_t *rsdp);
 
 #endif
