@@ -34,7 +34,6 @@ enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_TSC };
 /* Version 0x14, six LVT entries, EOI broadcast suppression (10.4.8). */
 #define APIC_VERSION (0x14u | (NLVT - 1) << 16 | 1u << 24)
 
-/* The APIC timer's input clock is 1 GHz: one count before division is one nanosecond of virtual time. */
 #define TIMER_MIN_NS 20000 /* periodic ticks closer than this coalesce, as they do in IRR on a busy CPU */
 
 static const uint32_t lvt_bits[NLVT] = {0x100ff | 3u << 17, 0x107ff, 0x107ff, 0x1a7ff, 0x1a7ff, 0x100ff};

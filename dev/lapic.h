@@ -92,6 +92,9 @@ void lapic_set_lint(struct lapic *l, unsigned pin, bool level);
 /* Thermal sensor and performance counter interrupts. */
 void lapic_local_event(struct lapic *l, bool thermal);
 
+/* Input clock of the timer, before division: one count is one nanosecond of virtual time. For CPUID. */
+#define LAPIC_TIMER_HZ 1000000000u
+
 #define MSR_APIC_BASE 0x1b
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_X2APIC_FIRST 0x800

@@ -34,6 +34,13 @@ static bool elsewhere(uint32_t msr)
            msr == MSR_KVM_WALL_OLD || msr == MSR_KVM_TIME_OLD || (msr >= MSR_KVM_FIRST && msr <= MSR_KVM_LAST);
 }
 
+static int tsc_moved(struct x86_cpu *c)
+{
+    if (c->ops->tsc_changed)
+        c->ops->tsc_changed(c->env);
+    return X86_OK;
+}
+
 /* Index of a fixed-range MTRR in mtrr_fix, or -1. */
 static int fixed_mtrr(uint32_t msr)
 {
@@ -173,11 +180,11 @@ int x86_wrmsr(struct x86_cpu *c, uint32_t msr, uint64_t val)
         delta = val - x86_tsc(c);
         c->tsc_offset += delta;
         c->tsc_adjust += delta;
-        return X86_OK;
+        return tsc_moved(c);
     case MSR_TSC_ADJUST:
         c->tsc_offset += val - c->tsc_adjust;
         c->tsc_adjust = val;
-        return X86_OK;
+        return tsc_moved(c);
     case MSR_TSC_AUX: return set_masked(c, &c->tsc_aux, val, 0xffffffff);
     case MSR_EBL_CR_POWERON: return X86_OK;
     case MSR_BIOS_UPDT_TRIG: case MSR_BIOS_SIGN_ID: return X86_OK; /* no update is ever taken */
