@@ -8,7 +8,10 @@
 
 #define PAGE 4096u
 
-static inline uint64_t range_end(const struct gpa_range *r) { return r->start + r->size; }
+static inline uint64_t range_end(const struct gpa_range *r)
+{
+    return r->start + r->size;
+}
 
 /* Index of the first range that ends above addr; m->n if none. */
 static unsigned lower(const struct gpa_map *m, uint64_t addr)
@@ -98,7 +101,10 @@ static int reserve(struct gpa_map *m, unsigned n)
     return 0;
 }
 
-static bool has_pages(const struct gpa_range *r) { return r->kind == GPA_RAM || r->kind == GPA_ROM; }
+static bool has_pages(const struct gpa_range *r)
+{
+    return r->kind == GPA_RAM || r->kind == GPA_ROM;
+}
 
 /* Move the start of a range up by n bytes; what it refers to moves along. */
 static void advance(struct gpa_range *r, uint64_t n)

@@ -5,9 +5,13 @@
 #include "x86/cpuid.h"
 #include "x86/exec.h"
 
-static int gp0(struct x86_cpu *c) { return x86_raise_err(c, X86_GP, 0); }
+static int gp0(struct x86_cpu *c)
+{
+    return x86_raise_err(c, X86_GP, 0);
+}
 
-/* Load the four PDPTRs for PAE paging from the table at cr3. #GP(0) and no change when a present entry has reserved bits. */
+/* Load the four PDPTRs for PAE paging from the table at cr3. #GP(0) and no change when a present entry has reserved
+ * bits. */
 static int load_pdptrs(struct x86_cpu *c, uint64_t cr3)
 {
     uint64_t reserved = ~((1ull << x86_phys_bits(c->cpuid)) - 1) | 0x1e6, e[4];
@@ -22,7 +26,8 @@ static int load_pdptrs(struct x86_cpu *c, uint64_t cr3)
     return X86_OK;
 }
 
-/* Caches of decoded code and of CPL-dependent things are looked up again. x86_recompute tells of mode changes by itself. */
+/* Caches of decoded code and of CPL-dependent things are looked up again. x86_recompute tells of mode changes by
+ * itself. */
 static void changed(struct x86_cpu *c)
 {
     uint8_t mode = c->mode;
@@ -93,8 +98,8 @@ int x86_set_cr3(struct x86_cpu *c, uint64_t val)
 static uint64_t cr4_defined(const struct x86_cpu *c)
 {
     const struct x86_cpuid_policy *p = c->cpuid;
-    uint64_t m = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE | X86_CR4_PGE |
-                 X86_CR4_PCE | X86_CR4_UMIP | X86_CR4_PCIDE | X86_CR4_SMEP;
+    uint64_t m = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
+                 X86_CR4_PGE | X86_CR4_PCE | X86_CR4_UMIP | X86_CR4_PCIDE | X86_CR4_SMEP;
 
     if (x86_has(p, X86_FEAT_FXSR))
         m |= X86_CR4_OSFXSR;

@@ -11,8 +11,14 @@ static unsigned bp_len(uint64_t dr7, unsigned i)
     return len[dr7 >> (18 + 4 * i) & 3];
 }
 
-static unsigned bp_rw(uint64_t dr7, unsigned i) { return dr7 >> (16 + 4 * i) & 3; }
-static bool bp_on(uint64_t dr7, unsigned i) { return dr7 >> (2 * i) & 3; }
+static unsigned bp_rw(uint64_t dr7, unsigned i)
+{
+    return dr7 >> (16 + 4 * i) & 3;
+}
+static bool bp_on(uint64_t dr7, unsigned i)
+{
+    return dr7 >> (2 * i) & 3;
+}
 
 void x86_debug_data(struct x86_cpu *c, uint64_t lin, uint32_t len, bool write)
 {
@@ -65,7 +71,8 @@ int x86_debug_after(struct x86_cpu *c, bool tf_before)
 {
     uint64_t hit = c->pending_dbg;
 
-    /* After MOV SS or POP SS data breakpoints wait for the end of the next instruction; its own single-step trap is lost. */
+    /* After MOV SS or POP SS data breakpoints wait for the end of the next instruction; its own single-step trap is
+     * lost. */
     if (c->inhibit_irq == 2)
         return X86_OK;
     if (tf_before)

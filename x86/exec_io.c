@@ -5,7 +5,10 @@
 
 #define BATCH 1024u /* iterations of one call of a repeated INS or OUTS */
 
-static uint64_t size_mask(unsigned size) { return size >= 8 ? ~0ull : (1ull << (8 * size)) - 1; }
+static uint64_t size_mask(unsigned size)
+{
+    return size >= 8 ? ~0ull : (1ull << (8 * size)) - 1;
+}
 
 /* IOPL, or the bitmap of the current task: every bit of the access must be clear. */
 static int io_allowed(struct x86_cpu *c, uint16_t port, unsigned size)
@@ -81,8 +84,7 @@ static int ins_one(struct x86_cpu *c, const struct x86_insn *in, unsigned size, 
     uint64_t off = x86_reg_read(c, X86_RDI, in->addrsize), lin, val;
     int r;
 
-    if ((r = x86_seg_lin(c, X86_ES, off, size, X86_WRITE, size, &lin)) ||
-        (r = x86_lin_probe(c, lin, size, X86_WRITE)))
+    if ((r = x86_seg_lin(c, X86_ES, off, size, X86_WRITE, size, &lin)) || (r = x86_lin_probe(c, lin, size, X86_WRITE)))
         return r;
     val = port_in(c, port, size);
     return x86_lin_write(c, lin, &val, size);

@@ -12,16 +12,28 @@
 
 #define EXEC(name) static int do_##name(struct x86_cpu *c, const struct x86_insn *in)
 
-static int gp0(struct x86_cpu *c) { return x86_raise_err(c, X86_GP, 0); }
-static int ud(struct x86_cpu *c) { return x86_raise(c, X86_UD); }
+static int gp0(struct x86_cpu *c)
+{
+    return x86_raise_err(c, X86_GP, 0);
+}
+static int ud(struct x86_cpu *c)
+{
+    return x86_raise(c, X86_UD);
+}
 
-static uint32_t reg32(const struct x86_cpu *c, unsigned reg) { return (uint32_t)c->gpr[reg]; }
+static uint32_t reg32(const struct x86_cpu *c, unsigned reg)
+{
+    return (uint32_t)c->gpr[reg];
+}
 static void set_edx_eax(struct x86_cpu *c, uint64_t v)
 {
     c->gpr[X86_RAX] = (uint32_t)v;
     c->gpr[X86_RDX] = v >> 32;
 }
-static uint64_t get_edx_eax(const struct x86_cpu *c) { return (uint64_t)reg32(c, X86_RDX) << 32 | reg32(c, X86_RAX); }
+static uint64_t get_edx_eax(const struct x86_cpu *c)
+{
+    return (uint64_t)reg32(c, X86_RDX) << 32 | reg32(c, X86_RAX);
+}
 
 /* --- control and debug registers ------------------------------------------ */
 
@@ -132,7 +144,10 @@ EXEC(lmsw)
     return x86_set_cr0(c, (c->cr0 & ~(uint64_t)(X86_CR0_MP | X86_CR0_EM | X86_CR0_TS)) | (v & 15));
 }
 
-static bool umip_denies(const struct x86_cpu *c) { return (c->cr4 & X86_CR4_UMIP) && c->cpl; }
+static bool umip_denies(const struct x86_cpu *c)
+{
+    return (c->cr4 & X86_CR4_UMIP) && c->cpl;
+}
 
 EXEC(smsw)
 {
@@ -174,10 +189,22 @@ static int load_dtr(struct x86_cpu *c, const struct x86_insn *in, struct x86_dtr
     return X86_OK;
 }
 
-EXEC(sgdt) { return store_dtr(c, in, &c->gdtr); }
-EXEC(sidt) { return store_dtr(c, in, &c->idtr); }
-EXEC(lgdt) { return load_dtr(c, in, &c->gdtr); }
-EXEC(lidt) { return load_dtr(c, in, &c->idtr); }
+EXEC(sgdt)
+{
+    return store_dtr(c, in, &c->gdtr);
+}
+EXEC(sidt)
+{
+    return store_dtr(c, in, &c->idtr);
+}
+EXEC(lgdt)
+{
+    return load_dtr(c, in, &c->gdtr);
+}
+EXEC(lidt)
+{
+    return load_dtr(c, in, &c->idtr);
+}
 
 /* --- TLB and caches --------------------------------------------------------------- */
 
@@ -228,17 +255,17 @@ EXEC(invpcid)
         if (!pcide || desc[0] == (c->cr3 & 0xfff))
             x86_tlb_flush_nonglobal(c);
         break;
-    case 2:
-        x86_tlb_flush_all(c);
-        break;
-    case 3:
-        x86_tlb_flush_nonglobal(c);
+    case 2: x86_tlb_flush_all(c); break;
+    case 3: x86_tlb_flush_nonglobal(c);
     }
     return X86_OK;
 }
 
 /* INVD, WBINVD, WBNOINVD: memory is always coherent here. */
-EXEC(cache_all) { return c->cpl ? gp0(c) : X86_OK; }
+EXEC(cache_all)
+{
+    return c->cpl ? gp0(c) : X86_OK;
+}
 
 /* CLFLUSH, CLFLUSHOPT, CLWB: checked like a load of a byte, also from an execute-only code segment. */
 EXEC(cache_line)
@@ -316,7 +343,10 @@ EXEC(rdmsr)
     return X86_OK;
 }
 
-EXEC(wrmsr) { return c->cpl ? gp0(c) : x86_wrmsr(c, reg32(c, X86_RCX), get_edx_eax(c)); }
+EXEC(wrmsr)
+{
+    return c->cpl ? gp0(c) : x86_wrmsr(c, reg32(c, X86_RCX), get_edx_eax(c));
+}
 
 EXEC(rdtsc)
 {
@@ -342,7 +372,10 @@ EXEC(rdpid)
 }
 
 /* There are no counters: every index is invalid. */
-EXEC(rdpmc) { return gp0(c); }
+EXEC(rdpmc)
+{
+    return gp0(c);
+}
 
 EXEC(cpuid)
 {
@@ -417,10 +450,22 @@ static int wr_base(struct x86_cpu *c, const struct x86_insn *in, unsigned seg)
     return X86_OK;
 }
 
-EXEC(rdfsbase) { return rd_base(c, in, X86_FS); }
-EXEC(rdgsbase) { return rd_base(c, in, X86_GS); }
-EXEC(wrfsbase) { return wr_base(c, in, X86_FS); }
-EXEC(wrgsbase) { return wr_base(c, in, X86_GS); }
+EXEC(rdfsbase)
+{
+    return rd_base(c, in, X86_FS);
+}
+EXEC(rdgsbase)
+{
+    return rd_base(c, in, X86_GS);
+}
+EXEC(wrfsbase)
+{
+    return wr_base(c, in, X86_FS);
+}
+EXEC(wrgsbase)
+{
+    return wr_base(c, in, X86_GS);
+}
 
 EXEC(swapgs)
 {
@@ -438,7 +483,10 @@ EXEC(swapgs)
 /* --- others ------------------------------------------------------------------------- */
 
 /* Outside SMM, which there is not. */
-EXEC(rsm) { return ud(c); }
+EXEC(rsm)
+{
+    return ud(c);
+}
 
 EXEC(hypercall)
 {

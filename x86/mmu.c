@@ -114,7 +114,10 @@ void x86_mmu_init(struct x86_cpu *c, const struct gpa_map *map, unsigned vcpu_in
     x86_mmu_update_ctx(c);
 }
 
-static unsigned filter_bit(uint64_t lin) { return (unsigned)(((lin >> 22) * 0x9e3779b97f4a7c15ull) >> 54); }
+static unsigned filter_bit(uint64_t lin)
+{
+    return (unsigned)(((lin >> 22) * 0x9e3779b97f4a7c15ull) >> 54);
+}
 _Static_assert(X86_LARGE_FILTER_BITS == 1u << (64 - 54), "filter hash");
 
 /* Drop every cached page in [lo, lo + size), size a power of two and at least a page. */

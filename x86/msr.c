@@ -7,14 +7,42 @@
 #include "x86/exec.h"
 
 enum {
-    MSR_TSC = 0x10, MSR_PLATFORM_ID = 0x17, MSR_APIC_BASE = 0x1b, MSR_EBL_CR_POWERON = 0x2a, MSR_SMI_COUNT = 0x34,
-    MSR_TSC_ADJUST = 0x3b, MSR_SPEC_CTRL = 0x48, MSR_PRED_CMD = 0x49, MSR_BIOS_UPDT_TRIG = 0x79, MSR_BIOS_SIGN_ID = 0x8b,
-    MSR_PLATFORM_INFO = 0xce, MSR_MTRRCAP = 0xfe, MSR_ARCH_CAPABILITIES = 0x10a, MSR_MISC_FEATURE_ENABLES = 0x140,
-    MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP = 0x175, MSR_SYSENTER_EIP = 0x176, MSR_MCG_CAP = 0x179, MSR_MCG_STATUS = 0x17a,
-    MSR_PERF_STATUS = 0x198, MSR_MISC_ENABLE = 0x1a0, MSR_DEBUGCTL = 0x1d9, MSR_MTRR_PHYSBASE0 = 0x200,
-    MSR_MTRR_FIX64K = 0x250, MSR_MTRR_FIX16K = 0x258, MSR_MTRR_FIX4K = 0x268, MSR_PAT = 0x277, MSR_MTRR_DEF_TYPE = 0x2ff,
-    MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC_FIRST = 0x800, MSR_X2APIC_LAST = 0x8ff, MSR_XSS = 0xda0, MSR_KVM_WALL_OLD = 0x11,
-    MSR_KVM_TIME_OLD = 0x12, MSR_KVM_FIRST = 0x4b564d00, MSR_KVM_LAST = 0x4b564dff,
+    MSR_TSC = 0x10,
+    MSR_PLATFORM_ID = 0x17,
+    MSR_APIC_BASE = 0x1b,
+    MSR_EBL_CR_POWERON = 0x2a,
+    MSR_SMI_COUNT = 0x34,
+    MSR_TSC_ADJUST = 0x3b,
+    MSR_SPEC_CTRL = 0x48,
+    MSR_PRED_CMD = 0x49,
+    MSR_BIOS_UPDT_TRIG = 0x79,
+    MSR_BIOS_SIGN_ID = 0x8b,
+    MSR_PLATFORM_INFO = 0xce,
+    MSR_MTRRCAP = 0xfe,
+    MSR_ARCH_CAPABILITIES = 0x10a,
+    MSR_MISC_FEATURE_ENABLES = 0x140,
+    MSR_SYSENTER_CS = 0x174,
+    MSR_SYSENTER_ESP = 0x175,
+    MSR_SYSENTER_EIP = 0x176,
+    MSR_MCG_CAP = 0x179,
+    MSR_MCG_STATUS = 0x17a,
+    MSR_PERF_STATUS = 0x198,
+    MSR_MISC_ENABLE = 0x1a0,
+    MSR_DEBUGCTL = 0x1d9,
+    MSR_MTRR_PHYSBASE0 = 0x200,
+    MSR_MTRR_FIX64K = 0x250,
+    MSR_MTRR_FIX16K = 0x258,
+    MSR_MTRR_FIX4K = 0x268,
+    MSR_PAT = 0x277,
+    MSR_MTRR_DEF_TYPE = 0x2ff,
+    MSR_TSC_DEADLINE = 0x6e0,
+    MSR_X2APIC_FIRST = 0x800,
+    MSR_X2APIC_LAST = 0x8ff,
+    MSR_XSS = 0xda0,
+    MSR_KVM_WALL_OLD = 0x11,
+    MSR_KVM_TIME_OLD = 0x12,
+    MSR_KVM_FIRST = 0x4b564d00,
+    MSR_KVM_LAST = 0x4b564dff,
 };
 #define MSR_EFER 0xc0000080u
 #define MSR_STAR 0xc0000081u
@@ -26,7 +54,10 @@ enum {
 #define MSR_KERNEL_GS_BASE 0xc0000102u
 #define MSR_TSC_AUX 0xc0000103u
 
-static int gp0(struct x86_cpu *c) { return x86_raise_err(c, X86_GP, 0); }
+static int gp0(struct x86_cpu *c)
+{
+    return x86_raise_err(c, X86_GP, 0);
+}
 
 static bool elsewhere(uint32_t msr)
 {
@@ -53,7 +84,10 @@ static int fixed_mtrr(uint32_t msr)
     return -1;
 }
 
-static bool mtrr_type(uint64_t t) { return t == 0 || t == 1 || t == 4 || t == 5 || t == 6; }
+static bool mtrr_type(uint64_t t)
+{
+    return t == 0 || t == 1 || t == 4 || t == 5 || t == 6;
+}
 
 /* Every byte a memory type; PAT also knows 7 (UC-). */
 static bool types(uint64_t v, bool pat)
@@ -84,7 +118,9 @@ int x86_rdmsr(struct x86_cpu *c, uint32_t msr, uint64_t *val)
     case MSR_TSC: *val = x86_tsc(c); break;
     case MSR_TSC_ADJUST: *val = c->tsc_adjust; break;
     case MSR_TSC_AUX: *val = c->tsc_aux; break;
-    case MSR_PLATFORM_ID: case MSR_EBL_CR_POWERON: case MSR_SMI_COUNT: *val = 0; break;
+    case MSR_PLATFORM_ID:
+    case MSR_EBL_CR_POWERON:
+    case MSR_SMI_COUNT: *val = 0; break;
     case MSR_SPEC_CTRL: *val = c->spec_ctrl; break;
     case MSR_BIOS_SIGN_ID: *val = c->ucode_rev; break;
     /* ratios in units of 100 MHz: highest without turbo, lowest; CPUID faulting is there */
@@ -187,7 +223,8 @@ int x86_wrmsr(struct x86_cpu *c, uint32_t msr, uint64_t val)
         return tsc_moved(c);
     case MSR_TSC_AUX: return set_masked(c, &c->tsc_aux, val, 0xffffffff);
     case MSR_EBL_CR_POWERON: return X86_OK;
-    case MSR_BIOS_UPDT_TRIG: case MSR_BIOS_SIGN_ID: return X86_OK; /* no update is ever taken */
+    case MSR_BIOS_UPDT_TRIG:
+    case MSR_BIOS_SIGN_ID: return X86_OK;                            /* no update is ever taken */
     case MSR_SPEC_CTRL: return set_masked(c, &c->spec_ctrl, val, 3); /* IBRS, STIBP */
     case MSR_PRED_CMD: return val & ~1ull ? gp0(c) : X86_OK;
     case MSR_MISC_FEATURE_ENABLES: return set_masked(c, &c->misc_feature_enables, val, 1); /* CPUID faulting */

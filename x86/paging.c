@@ -15,11 +15,11 @@ enum { PTE_P = 1, PTE_RW = 2, PTE_US = 4, PTE_A = 0x20, PTE_D = 0x40, PTE_PS = 0
 enum { PF_P = 1, PF_WR = 2, PF_US = 4, PF_RSVD = 8, PF_ID = 16 };
 
 struct path {
-    unsigned n;          /* entries visited; the last one is the leaf */
-    unsigned shift;      /* log2 of the page size */
-    unsigned esize;      /* bytes per entry */
+    unsigned n;     /* entries visited; the last one is the leaf */
+    unsigned shift; /* log2 of the page size */
+    unsigned esize; /* bytes per entry */
     uint64_t ea[4], e[4];
-    uint64_t base;       /* physical address of the page */
+    uint64_t base; /* physical address of the page */
     bool rw, us, nx;
 };
 
@@ -191,8 +191,7 @@ static int page_fault(struct x86_cpu *c, uint64_t lin, int access, bool user, un
         err |= PF_WR;
     if (user)
         err |= PF_US;
-    if (access == X86_EXEC &&
-        ((c->cr4 & X86_CR4_SMEP) || ((c->cr4 & X86_CR4_PAE) && (c->efer & X86_EFER_NXE))))
+    if (access == X86_EXEC && ((c->cr4 & X86_CR4_SMEP) || ((c->cr4 & X86_CR4_PAE) && (c->efer & X86_EFER_NXE))))
         err |= PF_ID;
     c->exc = (struct x86_exc){.vector = X86_PF, .has_error = true, .error = err, .cr2 = lin};
     return X86_FAULT;

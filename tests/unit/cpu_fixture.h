@@ -35,7 +35,10 @@ struct fx {
     uint64_t cr8;
 };
 
-static inline uint64_t fx_tsc(void *env) { return ((struct fx *)env)->tsc; }
+static inline uint64_t fx_tsc(void *env)
+{
+    return ((struct fx *)env)->tsc;
+}
 static inline void fx_io(void *env, struct x86_io *io)
 {
     struct fx *f = env;
@@ -52,9 +55,18 @@ static inline int fx_rdmsr(void *env, uint32_t msr, uint64_t *val)
     *val = 0xfee00900;
     return X86_OK;
 }
-static inline int fx_wrmsr(void *env, uint32_t msr, uint64_t val) { return msr == 0x1b ? X86_OK : X86_FAULT; }
-static inline uint64_t fx_cr8_read(void *env) { return ((struct fx *)env)->cr8; }
-static inline void fx_cr8_write(void *env, uint64_t v) { ((struct fx *)env)->cr8 = v; }
+static inline int fx_wrmsr(void *env, uint32_t msr, uint64_t val)
+{
+    return msr == 0x1b ? X86_OK : X86_FAULT;
+}
+static inline uint64_t fx_cr8_read(void *env)
+{
+    return ((struct fx *)env)->cr8;
+}
+static inline void fx_cr8_write(void *env, uint64_t v)
+{
+    ((struct fx *)env)->cr8 = v;
+}
 static inline void fx_code_write(void *env, uint64_t gpa, uint32_t len)
 {
     struct fx *f = env;
@@ -63,22 +75,39 @@ static inline void fx_code_write(void *env, uint64_t gpa, uint32_t len)
     f->code_len = len;
     f->ncode++;
 }
-static inline void fx_excl(void *env) { (void)env; }
+static inline void fx_excl(void *env)
+{
+    (void)env;
+}
 static inline bool fx_random(void *env, uint64_t *v)
 {
     *v = 0x0123456789abcdef;
     return true;
 }
 static const struct x86_env_ops fx_ops = {
-    .tsc = fx_tsc, .io = fx_io, .rdmsr = fx_rdmsr, .wrmsr = fx_wrmsr, .cr8_read = fx_cr8_read, .cr8_write = fx_cr8_write,
-    .code_write = fx_code_write, .exclusive_begin = fx_excl, .exclusive_end = fx_excl, .random = fx_random,
+    .tsc = fx_tsc,
+    .io = fx_io,
+    .rdmsr = fx_rdmsr,
+    .wrmsr = fx_wrmsr,
+    .cr8_read = fx_cr8_read,
+    .cr8_write = fx_cr8_write,
+    .code_write = fx_code_write,
+    .exclusive_begin = fx_excl,
+    .exclusive_end = fx_excl,
+    .random = fx_random,
 };
 
 static inline struct fx *fx_new(unsigned phys_bits)
 {
     struct fx *f = calloc(1, sizeof(*f));
-    struct x86_cpuid_config cfg = {.ncpu = 2, .tsc_khz = 2000000, .phys_bits = phys_bits, .apic_hz = 1000000000,
-                                   .kvm_leaves = true, .kvm_features = 0x01000009, .has_x2apic = true, .has_tsc_deadline = true};
+    struct x86_cpuid_config cfg = {.ncpu = 2,
+                                   .tsc_khz = 2000000,
+                                   .phys_bits = phys_bits,
+                                   .apic_hz = 1000000000,
+                                   .kvm_leaves = true,
+                                   .kvm_features = 0x01000009,
+                                   .has_x2apic = true,
+                                   .has_tsc_deadline = true};
     struct gpa_range r;
 
     f->c = aligned_alloc(64, (sizeof(*f->c) + 63) / 64 * 64);
@@ -119,8 +148,14 @@ static inline void fx_free(struct fx *f)
     free(f);
 }
 
-static inline void fx_put64(struct fx *f, uint64_t gpa, uint64_t v) { memcpy(f->ram + gpa, &v, 8); }
-static inline void fx_put32(struct fx *f, uint64_t gpa, uint32_t v) { memcpy(f->ram + gpa, &v, 4); }
+static inline void fx_put64(struct fx *f, uint64_t gpa, uint64_t v)
+{
+    memcpy(f->ram + gpa, &v, 8);
+}
+static inline void fx_put32(struct fx *f, uint64_t gpa, uint32_t v)
+{
+    memcpy(f->ram + gpa, &v, 4);
+}
 static inline uint64_t fx_get64(struct fx *f, uint64_t gpa)
 {
     uint64_t v;
@@ -128,6 +163,9 @@ static inline uint64_t fx_get64(struct fx *f, uint64_t gpa)
     memcpy(&v, f->ram + gpa, 8);
     return v;
 }
-static inline uint32_t fx_get32(struct fx *f, uint64_t gpa) { return (uint32_t)fx_get64(f, gpa); }
+static inline uint32_t fx_get32(struct fx *f, uint64_t gpa)
+{
+    return (uint32_t)fx_get64(f, gpa);
+}
 
 #endif

@@ -5,31 +5,68 @@
 
 enum { EAX, EBX, ECX, EDX };
 
-static void leaf(struct fx *f, uint32_t l, uint32_t s, uint32_t out[4]) { x86_cpuid(f->c, l, s, out); }
+static void leaf(struct fx *f, uint32_t l, uint32_t s, uint32_t out[4])
+{
+    x86_cpuid(f->c, l, s, out);
+}
 
 static const struct {
     enum x86_feature feature;
     uint32_t l, s;
     unsigned reg, bit;
 } table[] = {
-    {X86_FEAT_FPU, 1, 0, EDX, 0}, {X86_FEAT_CX8, 1, 0, EDX, 8}, {X86_FEAT_SEP, 1, 0, EDX, 11}, {X86_FEAT_CMOV, 1, 0, EDX, 15},
-    {X86_FEAT_CLFSH, 1, 0, EDX, 19}, {X86_FEAT_MMX, 1, 0, EDX, 23}, {X86_FEAT_FXSR, 1, 0, EDX, 24},
-    {X86_FEAT_SSE, 1, 0, EDX, 25}, {X86_FEAT_SSE2, 1, 0, EDX, 26}, {X86_FEAT_SSE3, 1, 0, ECX, 0},
-    {X86_FEAT_PCLMUL, 1, 0, ECX, 1}, {X86_FEAT_MONITOR, 1, 0, ECX, 3}, {X86_FEAT_SSSE3, 1, 0, ECX, 9},
-    {X86_FEAT_FMA, 1, 0, ECX, 12}, {X86_FEAT_CX16, 1, 0, ECX, 13}, {X86_FEAT_SSE41, 1, 0, ECX, 19},
-    {X86_FEAT_SSE42, 1, 0, ECX, 20}, {X86_FEAT_MOVBE, 1, 0, ECX, 22}, {X86_FEAT_POPCNT, 1, 0, ECX, 23},
-    {X86_FEAT_AES, 1, 0, ECX, 25}, {X86_FEAT_XSAVE, 1, 0, ECX, 26}, {X86_FEAT_AVX, 1, 0, ECX, 28},
-    {X86_FEAT_F16C, 1, 0, ECX, 29}, {X86_FEAT_RDRAND, 1, 0, ECX, 30}, {X86_FEAT_FSGSBASE, 7, 0, EBX, 0},
-    {X86_FEAT_BMI1, 7, 0, EBX, 3}, {X86_FEAT_AVX2, 7, 0, EBX, 5}, {X86_FEAT_BMI2, 7, 0, EBX, 8},
-    {X86_FEAT_INVPCID, 7, 0, EBX, 10}, {X86_FEAT_RDSEED, 7, 0, EBX, 18}, {X86_FEAT_ADX, 7, 0, EBX, 19},
-    {X86_FEAT_SMAP, 7, 0, EBX, 20}, {X86_FEAT_CLFLUSHOPT, 7, 0, EBX, 23}, {X86_FEAT_CLWB, 7, 0, EBX, 24},
-    {X86_FEAT_SHA, 7, 0, EBX, 29}, {X86_FEAT_GFNI, 7, 0, ECX, 8}, {X86_FEAT_VAES, 7, 0, ECX, 9},
-    {X86_FEAT_VPCLMUL, 7, 0, ECX, 10}, {X86_FEAT_RDPID, 7, 0, ECX, 22}, {X86_FEAT_MOVDIRI, 7, 0, ECX, 27},
-    {X86_FEAT_MOVDIR64B, 7, 0, ECX, 28}, {X86_FEAT_SERIALIZE, 7, 0, EDX, 14}, {X86_FEAT_XSAVEOPT, 0xd, 1, EAX, 0},
-    {X86_FEAT_XSAVEC, 0xd, 1, EAX, 1}, {X86_FEAT_XSAVES, 0xd, 1, EAX, 3}, {X86_FEAT_LAHF64, 0x80000001, 0, ECX, 0},
-    {X86_FEAT_LZCNT, 0x80000001, 0, ECX, 5}, {X86_FEAT_PREFETCHW, 0x80000001, 0, ECX, 8},
-    {X86_FEAT_SYSCALL, 0x80000001, 0, EDX, 11}, {X86_FEAT_RDTSCP, 0x80000001, 0, EDX, 27},
-    {X86_FEAT_LM, 0x80000001, 0, EDX, 29}, {X86_FEAT_WBNOINVD, 0x80000008, 0, EBX, 9},
+    {X86_FEAT_FPU, 1, 0, EDX, 0},
+    {X86_FEAT_CX8, 1, 0, EDX, 8},
+    {X86_FEAT_SEP, 1, 0, EDX, 11},
+    {X86_FEAT_CMOV, 1, 0, EDX, 15},
+    {X86_FEAT_CLFSH, 1, 0, EDX, 19},
+    {X86_FEAT_MMX, 1, 0, EDX, 23},
+    {X86_FEAT_FXSR, 1, 0, EDX, 24},
+    {X86_FEAT_SSE, 1, 0, EDX, 25},
+    {X86_FEAT_SSE2, 1, 0, EDX, 26},
+    {X86_FEAT_SSE3, 1, 0, ECX, 0},
+    {X86_FEAT_PCLMUL, 1, 0, ECX, 1},
+    {X86_FEAT_MONITOR, 1, 0, ECX, 3},
+    {X86_FEAT_SSSE3, 1, 0, ECX, 9},
+    {X86_FEAT_FMA, 1, 0, ECX, 12},
+    {X86_FEAT_CX16, 1, 0, ECX, 13},
+    {X86_FEAT_SSE41, 1, 0, ECX, 19},
+    {X86_FEAT_SSE42, 1, 0, ECX, 20},
+    {X86_FEAT_MOVBE, 1, 0, ECX, 22},
+    {X86_FEAT_POPCNT, 1, 0, ECX, 23},
+    {X86_FEAT_AES, 1, 0, ECX, 25},
+    {X86_FEAT_XSAVE, 1, 0, ECX, 26},
+    {X86_FEAT_AVX, 1, 0, ECX, 28},
+    {X86_FEAT_F16C, 1, 0, ECX, 29},
+    {X86_FEAT_RDRAND, 1, 0, ECX, 30},
+    {X86_FEAT_FSGSBASE, 7, 0, EBX, 0},
+    {X86_FEAT_BMI1, 7, 0, EBX, 3},
+    {X86_FEAT_AVX2, 7, 0, EBX, 5},
+    {X86_FEAT_BMI2, 7, 0, EBX, 8},
+    {X86_FEAT_INVPCID, 7, 0, EBX, 10},
+    {X86_FEAT_RDSEED, 7, 0, EBX, 18},
+    {X86_FEAT_ADX, 7, 0, EBX, 19},
+    {X86_FEAT_SMAP, 7, 0, EBX, 20},
+    {X86_FEAT_CLFLUSHOPT, 7, 0, EBX, 23},
+    {X86_FEAT_CLWB, 7, 0, EBX, 24},
+    {X86_FEAT_SHA, 7, 0, EBX, 29},
+    {X86_FEAT_GFNI, 7, 0, ECX, 8},
+    {X86_FEAT_VAES, 7, 0, ECX, 9},
+    {X86_FEAT_VPCLMUL, 7, 0, ECX, 10},
+    {X86_FEAT_RDPID, 7, 0, ECX, 22},
+    {X86_FEAT_MOVDIRI, 7, 0, ECX, 27},
+    {X86_FEAT_MOVDIR64B, 7, 0, ECX, 28},
+    {X86_FEAT_SERIALIZE, 7, 0, EDX, 14},
+    {X86_FEAT_XSAVEOPT, 0xd, 1, EAX, 0},
+    {X86_FEAT_XSAVEC, 0xd, 1, EAX, 1},
+    {X86_FEAT_XSAVES, 0xd, 1, EAX, 3},
+    {X86_FEAT_LAHF64, 0x80000001, 0, ECX, 0},
+    {X86_FEAT_LZCNT, 0x80000001, 0, ECX, 5},
+    {X86_FEAT_PREFETCHW, 0x80000001, 0, ECX, 8},
+    {X86_FEAT_SYSCALL, 0x80000001, 0, EDX, 11},
+    {X86_FEAT_RDTSCP, 0x80000001, 0, EDX, 27},
+    {X86_FEAT_LM, 0x80000001, 0, EDX, 29},
+    {X86_FEAT_WBNOINVD, 0x80000008, 0, EBX, 9},
 };
 
 static void ready(struct fx *f)
@@ -59,8 +96,8 @@ static void feature_set_agrees(void **state)
     assert_false(x86_has(f->policy, X86_NFEAT));
     /* presented in no case */
     leaf(f, 7, 0, r);
-    assert_int_equal(r[EBX] & (1u << 4 | 1u << 11 | 1u << 14 | 1u << 16), 0);          /* HLE RTM MPX AVX512F */
-    assert_int_equal(r[ECX] & (1u << 3 | 1u << 4 | 1u << 16), 0);                        /* PKU, OSPKE, LA57 */
+    assert_int_equal(r[EBX] & (1u << 4 | 1u << 11 | 1u << 14 | 1u << 16), 0); /* HLE RTM MPX AVX512F */
+    assert_int_equal(r[ECX] & (1u << 3 | 1u << 4 | 1u << 16), 0);             /* PKU, OSPKE, LA57 */
     leaf(f, 0xa, 0, r);
     assert_int_equal(r[EAX] | r[EBX] | r[ECX] | r[EDX], 0);
     fx_free(f);
@@ -89,8 +126,8 @@ static void follows_the_host(void **state)
     struct fx *f = fx_new(40);
     struct x86_cpuid_config cfg = {.ncpu = 1, .tsc_khz = 1000000, .host_cpuid = old_host};
     struct x86_cpuid_policy *old = x86_cpuid_new(&cfg), *real = f->policy;
-    static const uint8_t vaddps[] = {0xc5, 0xf4, 0x58, 0xc2}, pshufb[] = {0x66, 0x0f, 0x38, 0x00, 0xc1}, addps[] = {0x0f, 0x58, 0xc1},
-                         rdpid[] = {0xf3, 0x0f, 0xc7, 0xf8};
+    static const uint8_t vaddps[] = {0xc5, 0xf4, 0x58, 0xc2}, pshufb[] = {0x66, 0x0f, 0x38, 0x00, 0xc1},
+                         addps[] = {0x0f, 0x58, 0xc1}, rdpid[] = {0xf3, 0x0f, 0xc7, 0xf8};
     uint32_t r[4];
 
     (void)state;

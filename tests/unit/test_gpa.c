@@ -16,8 +16,13 @@ static uint32_t host_flags[LIMIT / 4096];
 
 static struct gpa_range ram(uint64_t start, uint64_t size)
 {
-    return (struct gpa_range){.start = start, .size = size, .kind = GPA_RAM, .host = host_mem + start,
-                              .page_flags = host_flags + start / 4096, .host_off = start, .name = "ram"};
+    return (struct gpa_range){.start = start,
+                              .size = size,
+                              .kind = GPA_RAM,
+                              .host = host_mem + start,
+                              .page_flags = host_flags + start / 4096,
+                              .host_off = start,
+                              .name = "ram"};
 }
 
 static struct gpa_range io(uint64_t start, uint64_t size, uint32_t bank)
@@ -97,7 +102,8 @@ static void refusals(void **state)
 static void split_keeps_pointers(void **state)
 {
     struct gpa_map *m = gpa_begin(NULL, LIMIT), *copy;
-    struct gpa_range a = ram(0, 0x10000), hole = io(0x4000, 0x2000, 1), dev = io(0x20000, 0x100, 2), sub = io(0x20040, 8, 3);
+    struct gpa_range a = ram(0, 0x10000), hole = io(0x4000, 0x2000, 1), dev = io(0x20000, 0x100, 2),
+                     sub = io(0x20040, 8, 3);
 
     (void)state;
     gpa_add(m, &a);

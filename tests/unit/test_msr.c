@@ -2,12 +2,12 @@
 #include "cpu_fixture.h"
 
 #define GOOD(msr, v) assert_int_equal(x86_wrmsr(f->c, msr, v), X86_OK)
-#define BAD(expr)                                             \
-    do {                                                      \
-        memset(&f->c->exc, 0xee, sizeof(f->c->exc));          \
-        assert_int_equal(expr, X86_FAULT);                    \
-        assert_int_equal(f->c->exc.vector, X86_GP);           \
-        assert_true(f->c->exc.has_error && !f->c->exc.error); \
+#define BAD(expr)                                                                                                      \
+    do {                                                                                                               \
+        memset(&f->c->exc, 0xee, sizeof(f->c->exc));                                                                   \
+        assert_int_equal(expr, X86_FAULT);                                                                             \
+        assert_int_equal(f->c->exc.vector, X86_GP);                                                                    \
+        assert_true(f->c->exc.has_error && !f->c->exc.error);                                                          \
     } while (0)
 
 static uint64_t rd(struct fx *f, uint32_t msr)
@@ -30,8 +30,9 @@ static struct fx *fx(void)
 static void unknown(void **state)
 {
     struct fx *f = fx();
-    static const uint32_t no[] = {0x3a, 0xc1, 0x186, 0x17b, 0x38f, 0x400, 0x480, 0x8b1u << 8, 0xc0000104, 0xc0010015, 0x40000000,
-                                  0xffffffff, 0x210, 0x251, 0x26f + 1, 0x6e1, 0x122, 0x10b};
+    static const uint32_t no[] = {0x3a,  0xc1,        0x186,      0x17b,      0x38f,      0x400,
+                                  0x480, 0x8b1u << 8, 0xc0000104, 0xc0010015, 0x40000000, 0xffffffff,
+                                  0x210, 0x251,       0x26f + 1,  0x6e1,      0x122,      0x10b};
     uint64_t v;
 
     (void)state;
@@ -145,7 +146,8 @@ static void misc(void **state)
     struct fx *f = fx();
 
     (void)state;
-    assert_int_equal(rd(f, 0x1a0), X86_MISC_FAST_STRINGS | X86_MISC_BTS_UNAVAIL | X86_MISC_PEBS_UNAVAIL | X86_MISC_MONITOR);
+    assert_int_equal(rd(f, 0x1a0),
+                     X86_MISC_FAST_STRINGS | X86_MISC_BTS_UNAVAIL | X86_MISC_PEBS_UNAVAIL | X86_MISC_MONITOR);
     GOOD(0x1a0, 1);
     assert_int_equal(rd(f, 0x1a0), 1 | X86_MISC_BTS_UNAVAIL | X86_MISC_PEBS_UNAVAIL);
     BAD(x86_wrmsr(f->c, 0x1a0, 1ull << 63));
@@ -201,7 +203,7 @@ static void cr0(void **state)
     c->tr.ar = 0x8b;
     assert_int_equal(x86_set_cr0(c, X86_CR0_PE | X86_CR0_PG), X86_OK);
     assert_int_equal(c->efer, X86_EFER_LME | X86_EFER_LMA);
-    BAD(x86_set_efer(c, 0)); /* LME while paging */
+    BAD(x86_set_efer(c, 0));                                 /* LME while paging */
     assert_int_equal(x86_set_efer(c, X86_EFER_LME), X86_OK); /* LMA is not software's */
     assert_int_equal(c->efer, X86_EFER_LME | X86_EFER_LMA);
     BAD(x86_set_cr4(c, 0));
@@ -226,9 +228,9 @@ static void cr4(void **state)
 {
     struct fx *f = fx();
     struct x86_cpu *c = f->c;
-    const uint64_t offered = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
-                             X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
-                             X86_CR4_FSGSBASE | X86_CR4_OSXSAVE | X86_CR4_SMEP | X86_CR4_SMAP;
+    const uint64_t offered = X86_CR4_VME | X86_CR4_PVI | X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE |
+                             X86_CR4_MCE | X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT |
+                             X86_CR4_UMIP | X86_CR4_FSGSBASE | X86_CR4_OSXSAVE | X86_CR4_SMEP | X86_CR4_SMAP;
 
     (void)state;
     for (unsigned bit = 0; bit < 64; bit++) {
@@ -295,15 +297,15 @@ static void flushes(void **state)
     uint32_t v;
 
     (void)state;
-#define FLUSHES(expr, yes)                                                 \
-    do {                                                                   \
-        assert_int_equal(x86_lin_read(c, 0x3000, &v, 4), X86_OK);          \
-        assert_int_not_equal(x86_tlb_host_r(c, 0x3000, 4), 0);             \
-        assert_int_equal(expr, X86_OK);                                    \
-        if (yes)                                                           \
-            assert_int_equal(x86_tlb_host_r(c, 0x3000, 4), 0);             \
-        else                                                               \
-            assert_int_not_equal(x86_tlb_host_r(c, 0x3000, 4), 0);         \
+#define FLUSHES(expr, yes)                                                                                             \
+    do {                                                                                                               \
+        assert_int_equal(x86_lin_read(c, 0x3000, &v, 4), X86_OK);                                                      \
+        assert_int_not_equal(x86_tlb_host_r(c, 0x3000, 4), 0);                                                         \
+        assert_int_equal(expr, X86_OK);                                                                                \
+        if (yes)                                                                                                       \
+            assert_int_equal(x86_tlb_host_r(c, 0x3000, 4), 0);                                                         \
+        else                                                                                                           \
+            assert_int_not_equal(x86_tlb_host_r(c, 0x3000, 4), 0);                                                     \
     } while (0)
     fx_put32(f, 0x8000, 0x83); /* 4 MiB identity */
     assert_int_equal(x86_set_cr4(c, X86_CR4_PSE), X86_OK);

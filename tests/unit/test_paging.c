@@ -27,7 +27,10 @@ static struct fx *fx64(unsigned phys_bits)
     return f;
 }
 
-static uint64_t slot(unsigned level, uint64_t lin) { return TABLE(4 - level) + (lin >> (12 + 9 * (level - 1)) & 511) * 8; }
+static uint64_t slot(unsigned level, uint64_t lin)
+{
+    return TABLE(4 - level) + (lin >> (12 + 9 * (level - 1)) & 511) * 8;
+}
 
 /* flags[i]: entry bits of level 4-i; leaf_level 1, 2 or 3. */
 static void map64(struct fx *f, uint64_t lin, uint64_t gpa, const uint64_t flags[4], unsigned leaf_level)
@@ -98,7 +101,8 @@ static void set_situation(struct fx *f, const struct situation *s)
     struct x86_cpu *c = f->c;
 
     c->cr0 = (c->cr0 & ~(uint64_t)X86_CR0_WP) | (s->wp ? X86_CR0_WP : 0);
-    c->cr4 = (c->cr4 & ~(uint64_t)(X86_CR4_SMEP | X86_CR4_SMAP)) | (s->smep ? X86_CR4_SMEP : 0) | (s->smap ? X86_CR4_SMAP : 0);
+    c->cr4 = (c->cr4 & ~(uint64_t)(X86_CR4_SMEP | X86_CR4_SMAP)) | (s->smep ? X86_CR4_SMEP : 0) |
+             (s->smap ? X86_CR4_SMAP : 0);
     c->efer = (c->efer & ~(uint64_t)X86_EFER_NXE) | (s->nxe ? X86_EFER_NXE : 0);
     c->fl_sys = X86_FL_1 | (s->ac ? X86_FL_AC : 0);
 }
@@ -140,8 +144,8 @@ static void rights_long_mode(void **state)
                     for (unsigned level = 1; level <= 4; level++) {
                         fl[4 - level] = P | W | U | (acc >= 6 ? A | D : 0);
                         if (level == bad_level)
-                            fl[4 - level] = P | (s.page_user ? U : 0) | (s.page_writable ? W : 0) | (s.page_nx ? NX : 0) |
-                                            (acc >= 6 ? A | D : 0);
+                            fl[4 - level] = P | (s.page_user ? U : 0) | (s.page_writable ? W : 0) |
+                                            (s.page_nx ? NX : 0) | (acc >= 6 ? A | D : 0);
                     }
                     map64(f, LIN, gpa, fl, leaf);
                     set_situation(f, &s);
@@ -158,7 +162,8 @@ static void rights_long_mode(void **state)
                         assert_int_equal(x.gpa, gpa | ((LIN + 0x123) & (x.page_size - 1)));
                         for (unsigned level = 4; level > leaf; level--)
                             assert_int_equal(fx_get64(f, slot(level, LIN)) & A, A);
-                        assert_int_equal(fx_get64(f, slot(leaf, LIN)) & (A | D), acc >= 6 || s.access == X86_WRITE ? A | D : A);
+                        assert_int_equal(fx_get64(f, slot(leaf, LIN)) & (A | D),
+                                         acc >= 6 || s.access == X86_WRITE ? A | D : A);
                         w.access = X86_WRITE;
                         if (s.access != X86_EXEC)
                             assert_int_equal(x.writable, (acc >= 6 || s.access == X86_WRITE) && oracle(&w));
@@ -177,7 +182,8 @@ static void not_present_and_reserved(void **state)
         for (unsigned leaf = 1; leaf <= 3; leaf++)
             for (unsigned level = leaf; level <= 4; level++)
                 for (unsigned acc = 0; acc < 6; acc++) {
-                    struct situation s = {.pae = true, .wp = true, .nxe = true, .access = (int)(acc % 3), .user_access = acc >= 3};
+                    struct situation s = {
+                        .pae = true, .wp = true, .nxe = true, .access = (int)(acc % 3), .user_access = acc >= 3};
                     uint64_t fl[4] = {P | W | U, P | W | U, P | W | U, P | W | U};
 
                     set_situation(f, &s);
@@ -218,7 +224,8 @@ static void not_present_and_reserved(void **state)
                     fl[4 - level] &= ~(uint64_t)U;
                     map64(f, LIN, 0, fl, leaf);
                     expect_pf(f, walk(f, LIN, s.access, true, false, &x), LIN,
-                              oracle_error(&(struct situation){.pae = true, .access = s.access, .user_access = true}, true, true));
+                              oracle_error(&(struct situation){.pae = true, .access = s.access, .user_access = true},
+                                           true, true));
                 }
         fx_free(f);
     }
@@ -368,7 +375,8 @@ static void random_tables(void **state)
         dice = (uint32_t)(rng >> 32);
         how = (uint32_t)rng;
         mode = dice & 3;
-        s.wp = dice >> 2 & 1, s.smep = dice >> 3 & 1, s.smap = dice >> 4 & 1, s.ac = dice >> 5 & 1, s.nxe = dice >> 6 & 1;
+        s.wp = dice >> 2 & 1, s.smep = dice >> 3 & 1, s.smap = dice >> 4 & 1, s.ac = dice >> 5 & 1,
+        s.nxe = dice >> 6 & 1;
         s.access = dice >> 7 & 3;
         if (s.access == 3)
             s.access = X86_WRITE;
@@ -427,7 +435,8 @@ static void random_tables(void **state)
             if (mode == LONG || mode == PAE_MODE)
                 fx_put64(f, slot(level, lin), e);
             else
-                fx_put32(f, (level == 2 ? TABLE(0) : TABLE(3)) + (level == 2 ? lin >> 22 : lin >> 12 & 1023) * 4, (uint32_t)e);
+                fx_put32(f, (level == 2 ? TABLE(0) : TABLE(3)) + (level == 2 ? lin >> 22 : lin >> 12 & 1023) * 4,
+                         (uint32_t)e);
         }
         r = walk(f, lin, s.access, s.user_access, s.implicit, &x);
         if (!present || rsvd || !oracle(&s)) {
@@ -438,7 +447,8 @@ static void random_tables(void **state)
             assert_int_equal(x.gpa, base | (lin & (page_size - 1)));
             for (level = leaf; level <= first_level[mode]; level++) {
                 a = esize == 8 ? fx_get64(f, slot(level, lin))
-                               : fx_get32(f, (level == 2 ? TABLE(0) : TABLE(3)) + (level == 2 ? lin >> 22 : lin >> 12 & 1023) * 4);
+                               : fx_get32(f, (level == 2 ? TABLE(0) : TABLE(3)) +
+                                                 (level == 2 ? lin >> 22 : lin >> 12 & 1023) * 4);
                 assert_true(used[level] && (a & A));
                 if (level == leaf && s.access == X86_WRITE)
                     assert_true(a & D);
@@ -901,8 +911,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rights_long_mode), cmocka_unit_test(not_present_and_reserved),
         cmocka_unit_test(rights_32bit),     cmocka_unit_test(pae),
-        cmocka_unit_test(random_tables),
-        cmocka_unit_test(tlb_keeps_until_flushed), cmocka_unit_test(global_pages), cmocka_unit_test(generations_wrap),
+        cmocka_unit_test(random_tables),    cmocka_unit_test(tlb_keeps_until_flushed),
+        cmocka_unit_test(global_pages),     cmocka_unit_test(generations_wrap),
         cmocka_unit_test(invlpg_large),     cmocka_unit_test(contexts),
         cmocka_unit_test(page_crossing),    cmocka_unit_test(wraps_at_4g),
         cmocka_unit_test(device_and_rom),   cmocka_unit_test(code_pages),

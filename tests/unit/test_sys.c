@@ -44,8 +44,8 @@ static struct x86_insn last;
 static int run(struct fx *f, unsigned n, const char *bytes)
 {
     memset(&f->c->exc, 0xee, sizeof(f->c->exc));
-    if (x86_decode(&last, (const uint8_t *)bytes, n, f->c->mode, !x86_pe(f->c) || x86_v86(f->c), x86_feature_bits(f->policy)) !=
-        X86_DEC_OK)
+    if (x86_decode(&last, (const uint8_t *)bytes, n, f->c->mode, !x86_pe(f->c) || x86_v86(f->c),
+                   x86_feature_bits(f->policy)) != X86_DEC_OK)
         return -1;
     assert_int_equal(last.len, n);
     for (unsigned t = 0; t < 2; t++)
@@ -56,12 +56,12 @@ static int run(struct fx *f, unsigned n, const char *bytes)
     return -1;
 }
 #define RUN(bytes) run(f, sizeof(bytes) - 1, bytes)
-#define FAULTS(bytes, vec)                           \
-    do {                                             \
-        assert_int_equal(RUN(bytes), X86_FAULT);     \
-        assert_int_equal(f->c->exc.vector, vec);     \
-        if (vec == X86_GP)                           \
-            assert_true(f->c->exc.has_error && !f->c->exc.error); \
+#define FAULTS(bytes, vec)                                                                                             \
+    do {                                                                                                               \
+        assert_int_equal(RUN(bytes), X86_FAULT);                                                                       \
+        assert_int_equal(f->c->exc.vector, vec);                                                                       \
+        if (vec == X86_GP)                                                                                             \
+            assert_true(f->c->exc.has_error && !f->c->exc.error);                                                      \
     } while (0)
 
 /* Everything privileged is #GP(0) at CPL 3. */
@@ -91,7 +91,7 @@ static void privileged(void **state)
     FAULTS("\x0f\x01\xf8", X86_GP); /* swapgs */
     FAULTS("\x0f\x01\xc8", X86_UD); /* monitor, mwait: #UD */
     FAULTS("\x0f\x01\xc9", X86_UD);
-    FAULTS("\x0f\x33", X86_GP);     /* rdpmc */
+    FAULTS("\x0f\x33", X86_GP); /* rdpmc */
     assert_int_equal(RUN("\x0f\x31"), X86_OK);
     f->c->cr4 |= X86_CR4_TSD;
     FAULTS("\x0f\x31", X86_GP);
@@ -384,8 +384,8 @@ static void bases(void **state)
     assert_true(c->gpr[X86_RAX] == 0xffff800012345678);
     assert_int_equal(RUN("\xf3\x0f\xae\xc0"), X86_OK);
     assert_true(c->gpr[X86_RAX] == 0x12345678);
-    c->gpr[X86_RAX] = 0x1234567887654321; /* not canonical */
-    FAULTS("\xf3\x48\x0f\xae\xd8", X86_GP);        /* wrgsbase rax */
+    c->gpr[X86_RAX] = 0x1234567887654321;              /* not canonical */
+    FAULTS("\xf3\x48\x0f\xae\xd8", X86_GP);            /* wrgsbase rax */
     assert_int_equal(RUN("\xf3\x0f\xae\xd8"), X86_OK); /* 32 bits: always canonical */
     assert_true(c->seg[X86_GS].base == 0x87654321);
     c->kernel_gs_base = 0xffff888800000000;
@@ -448,7 +448,7 @@ static void io_permission(void **state)
     c->gpr[X86_RDX] = 0x7f;
     assert_int_equal(RUN("\x66\xed"), X86_OK); /* straddles a byte of the map */
     FAULTS("\xed", X86_GP);
-    c->gpr[X86_RDX] = 0xf8;                    /* byte 0x1f: byte 0x20 is the last in the limit */
+    c->gpr[X86_RDX] = 0xf8; /* byte 0x1f: byte 0x20 is the last in the limit */
     assert_int_equal(RUN("\xec"), X86_OK);
     c->gpr[X86_RDX] = 0x100; /* the second byte that is always read lies outside */
     FAULTS("\xec", X86_GP);
@@ -573,9 +573,9 @@ static void never(void **state)
     struct fx *f = fx(X86_MODE_64);
 
     (void)state;
-    assert_int_equal(RUN("\x0f\xaa"), -1);     /* rsm */
-    assert_int_equal(RUN("\x0f\x01\xc1"), -1); /* vmcall */
-    assert_int_equal(RUN("\x0f\x01\xfd"), -1); /* rdpru */
+    assert_int_equal(RUN("\x0f\xaa"), -1);         /* rsm */
+    assert_int_equal(RUN("\x0f\x01\xc1"), -1);     /* vmcall */
+    assert_int_equal(RUN("\x0f\x01\xfd"), -1);     /* rdpru */
     assert_int_equal(RUN("\x0f\x01\xe8"), X86_OK); /* serialize */
     assert_int_equal(RUN("\xf3\x90"), X86_OK);
     fx_free(f);
@@ -668,8 +668,8 @@ static void every_row_has_an_executor(void **state)
 
         if (row->op == X86_OP_INVALID || count[row->op])
             continue;
-        if (feature == X86_FEAT_NEVER || feature == X86_FEAT_VAES || feature == X86_FEAT_VPCLMUL || feature == X86_FEAT_GFNI ||
-            feature == X86_FEAT_MOVDIRI || feature == X86_FEAT_MOVDIR64B)
+        if (feature == X86_FEAT_NEVER || feature == X86_FEAT_VAES || feature == X86_FEAT_VPCLMUL ||
+            feature == X86_FEAT_GFNI || feature == X86_FEAT_MOVDIRI || feature == X86_FEAT_MOVDIR64B)
             continue;
         print_message("%s: no executor\n", row->name);
         missing++;
@@ -680,11 +680,21 @@ static void every_row_has_an_executor(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(privileged),        cmocka_unit_test(control_registers), cmocka_unit_test(debug_registers),
-        cmocka_unit_test(descriptor_tables), cmocka_unit_test(tlb_instructions),  cmocka_unit_test(halt_and_monitor),
-        cmocka_unit_test(reads),             cmocka_unit_test(xcr),               cmocka_unit_test(bases),
-        cmocka_unit_test(ports),             cmocka_unit_test(io_permission),     cmocka_unit_test(string_input),
-        cmocka_unit_test(string_output),     cmocka_unit_test(never),             cmocka_unit_test(breakpoints),
+        cmocka_unit_test(privileged),
+        cmocka_unit_test(control_registers),
+        cmocka_unit_test(debug_registers),
+        cmocka_unit_test(descriptor_tables),
+        cmocka_unit_test(tlb_instructions),
+        cmocka_unit_test(halt_and_monitor),
+        cmocka_unit_test(reads),
+        cmocka_unit_test(xcr),
+        cmocka_unit_test(bases),
+        cmocka_unit_test(ports),
+        cmocka_unit_test(io_permission),
+        cmocka_unit_test(string_input),
+        cmocka_unit_test(string_output),
+        cmocka_unit_test(never),
+        cmocka_unit_test(breakpoints),
         cmocka_unit_test(every_row_has_an_executor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
