@@ -521,7 +521,7 @@ const struct uop *interp_lookup(struct interp *it)
     struct block *b;
 
     it->again = false;
-    if (flow && j->lin == lin && j->key == it->key && j->u)
+    if (flow && j->lin == lin && j->key == it->key && j->u && j->u->fn != interp_dead)
         return j->u;
     if (m64 && !x86_canonical(lin))
         return NULL;

@@ -1,0 +1,344 @@
+/* The interpreter: blocks and links, modes, faults inside blocks, string instructions, self-modifying code. */
+#include "tests/unit/interp_fixture.h"
+
+PROGRAM(loop64, "mov $1000000, %ecx\n"
+                "xor %eax, %eax\n"
+                "1: add %rcx, %rax\n"
+                "dec %ecx\n"
+                "jnz 1b\n"
+                "hlt\n");
+
+static void loops(void **state)
+{
+    struct im *m = im_new(1);
+
+    (void)state;
+    IM_LOAD(m, loop64);
+    im_long(m, m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(m->v->cpu.gpr[X86_RAX], 500000500000ull);
+    assert_int_equal(m->v->cpu.rip, IM_CODE + (loop64_end - loop64_begin));
+    assert_int_equal(m->v->insns, 3 * 1000000 + 3);
+    im_free(m);
+}
+
+PROGRAM(calls64, "mov $20, %edi\n"
+                 "call 1f\n"
+                 "mov %rax, %rbx\n"
+                 "lea 3f(%rip), %rdx\n"
+                 "call *%rdx\n"
+                 "hlt\n"
+                 "1: cmp $2, %edi\n"
+                 "jae 2f\n"
+                 "mov %edi, %eax\n"
+                 "ret\n"
+                 "2: push %rdi\n"
+                 "dec %edi\n"
+                 "call 1b\n"
+                 "pop %rdi\n"
+                 "push %rax\n"
+                 "sub $2, %edi\n"
+                 "call 1b\n"
+                 "pop %rdx\n"
+                 "add %rdx, %rax\n"
+                 "ret\n"
+                 ".skip 8192, 0x90\n"
+                 "3: movabs $0x123456789abcdef0, %rcx\n"
+                 "jmp *4f(%rip)\n"
+                 "ud2\n"
+                 "4: .quad 0x10000 + 5f - calls64_begin\n"
+                 "5: bswap %rcx\n"
+                 "ret\n");
+
+static void calls(void **state)
+{
+    struct im *m = im_new(1);
+
+    (void)state;
+    IM_LOAD(m, calls64);
+    im_long(m, m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(m->v->cpu.gpr[X86_RBX], 6765); /* fib(20) */
+    assert_int_equal(m->v->cpu.gpr[X86_RCX], 0xf0debc9a78563412);
+    assert_int_equal(m->v->cpu.gpr[X86_RSP], IM_STACK);
+    im_free(m);
+}
+
+PROGRAM(prot32, ".code32\n"
+                "movl $100000, %ecx\n"
+                "xorl %eax, %eax\n"
+                "movl $0x200000, %esi\n"
+                "1: movl %ecx, (%esi,%eax,4)\n"
+                "addl (%esi,%eax,4), %ebx\n"
+                "incl %eax\n"
+                "andl $0xff, %eax\n"
+                "pushl %ecx\n"
+                "call 2f\n"
+                "popl %ecx\n"
+                "loop 1b\n"
+                "hlt\n"
+                "2: movl 4(%esp), %edx\n"
+                "ret\n");
+
+static void prot(void **state)
+{
+    struct im *m = im_new(1);
+
+    (void)state;
+    IM_LOAD(m, prot32);
+    im_prot(m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(m->v->cpu.gpr[X86_RBX], (uint32_t)5000050000ull);
+    assert_int_equal(m->v->cpu.gpr[X86_RDX], 1);
+    assert_int_equal(m->v->insns, 100000ull * 10 + 4);
+    im_free(m);
+}
+
+PROGRAM(real16, ".code16\n"
+                "movw $1000, %cx\n"
+                "xorw %ax, %ax\n"
+                "1: addw %cx, %ax\n"
+                "movw %ax, 0x10\n"
+                "pushw %ax\n"
+                "popw %bx\n"
+                "loop 1b\n"
+                "movw $0xfffe, %di\n"
+                "movb $1, 3(%di)\n" /* wraps to 1 */
+                "hlt\n");
+
+static void real(void **state)
+{
+    struct im *m = im_new(1);
+
+    (void)state;
+    IM_LOAD(m, real16);
+    im_real(m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(m->v->cpu.gpr[X86_RAX], (uint16_t)500500);
+    assert_int_equal(m->v->cpu.gpr[X86_RBX], (uint16_t)500500);
+    assert_int_equal(m->vm->ram[0x20001], 1);
+    im_free(m);
+}
+
+/* --- faults: a handler at vector n stores the frame and halts ------------------- */
+
+PROGRAM(catch64, "pop %r15\n" /* error code or RIP */
+                 "mov %rsp, %r14\n"
+                 "hlt\n");
+#define CATCH 0x18000u
+#define IDT 0x8000u
+#define GDT 0x9000u
+
+static void im_idt(struct im *m, struct vcpu *v)
+{
+    uint64_t *idt = (uint64_t *)(m->vm->ram + IDT), *gdt = (uint64_t *)(m->vm->ram + GDT);
+
+    gdt[1] = 0x00af9b000000ffffull;
+    gdt[2] = 0x00cf93000000ffffull;
+    for (unsigned i = 0; i < 32; i++) {
+        const uint64_t to = CATCH + i * 16;
+
+        idt[2 * i] = (to & 0xffff) | 0x08ull << 16 | 0x8e00ull << 32 | (to >> 16 & 0xffff) << 48;
+        idt[2 * i + 1] = to >> 32;
+        im_put(m, to, catch64_begin, (size_t)(catch64_end - catch64_begin));
+    }
+    v->cpu.idtr = (struct x86_dtr){.base = IDT, .limit = 0x1ff};
+    v->cpu.gdtr = (struct x86_dtr){.base = GDT, .limit = 0xff};
+}
+
+PROGRAM(fault64, "mov $0x40000000, %rsi\n" /* not mapped */
+                 "mov $7, %eax\n"
+                 "add $1, %eax\n"
+                 "add %eax, (%rsi)\n"
+                 "mov $99, %eax\n"
+                 "hlt\n");
+
+static void fault(void **state)
+{
+    struct im *m = im_new(1);
+    struct x86_cpu *c = &m->v->cpu;
+
+    (void)state;
+    IM_LOAD(m, fault64);
+    im_long(m, m->v);
+    im_idt(m, m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(c->rip, CATCH + 14 * 16 + (catch64_end - catch64_begin));
+    assert_int_equal(c->gpr[X86_R15], 2); /* a write, page not present */
+    assert_int_equal(c->cr2, 0x40000000);
+    assert_int_equal(c->gpr[X86_RAX], 8);
+    assert_int_equal(*(uint64_t *)(m->vm->ram + c->gpr[X86_R14]), IM_CODE + 15); /* RIP of the ADD */
+    assert_int_equal(m->v->insns, 3 + 3);
+    im_free(m);
+}
+
+PROGRAM(noncanon64, "movabs $0x0000800000000000, %rax\n"
+                    "push %rax\n"
+                    "mov %rsp, %rbx\n"
+                    "ret\n");
+PROGRAM(noncanon_mem64, "movabs $0x0000800000000000, %rbp\n"
+                        "nop\n"
+                        "mov (%rbp), %eax\n");
+
+static void noncanonical(void **state)
+{
+    struct im *m = im_new(1);
+    struct x86_cpu *c = &m->v->cpu;
+
+    (void)state;
+    IM_LOAD(m, noncanon64);
+    im_long(m, m->v);
+    im_idt(m, m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(c->rip, CATCH + 13 * 16 + (catch64_end - catch64_begin)); /* #GP at the RET */
+    assert_int_equal(*(uint64_t *)(m->vm->ram + c->gpr[X86_R14]), IM_CODE + 14);
+    assert_int_equal(*(uint64_t *)(m->vm->ram + c->gpr[X86_R14] + 24), c->gpr[X86_RBX]); /* RSP not moved */
+    IM_LOAD(m, noncanon_mem64);
+    im_long(m, m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(c->rip, CATCH + 12 * 16 + (catch64_end - catch64_begin)); /* #SS through RBP */
+    im_free(m);
+}
+
+/* --- strings ------------------------------------------------------------------------ */
+
+PROGRAM(rep64, "mov $0x1fff00, %edi\n"
+               "mov $0x100, %ecx\n"
+               "mov $0x55, %al\n"
+               "rep stosb\n"
+               "mov $0x3ffff0, %edi\n" /* up to the end of what is mapped below */
+               "mov $0x1fff00, %esi\n"
+               "mov $0x100, %ecx\n"
+               "rep movsb\n"
+               "hlt\n");
+
+static void strings(void **state)
+{
+    struct im *m = im_new(1);
+    struct x86_cpu *c = &m->v->cpu;
+
+    (void)state;
+    IM_LOAD(m, rep64);
+    im_long(m, m->v);
+    im_idt(m, m->v);
+    ((uint64_t *)(m->vm->ram + 0x3000))[2] = 0; /* 4 MiB and up are gone */
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(c->gpr[X86_R15], 2);
+    assert_int_equal(c->cr2, 0x400000);
+    assert_int_equal(c->gpr[X86_RDI], 0x400000);
+    assert_int_equal(c->gpr[X86_RSI], 0x1fff10);
+    assert_int_equal(c->gpr[X86_RCX], 0xf0);
+    assert_int_equal(m->vm->ram[0x1fffff], 0x55);
+    assert_int_equal(m->vm->ram[0x200000], 0);
+    assert_int_equal(m->vm->ram[0x3fffff], 0x55);
+    im_free(m);
+}
+
+/* --- self-modifying code ---------------------------------------------------------------- */
+
+/* Into the next instruction of the same block. */
+PROGRAM(smc_next64, "movb $0x42, 1f+1(%rip)\n"
+                    "1: mov $0x11, %al\n"
+                    "movzbl %al, %eax\n"
+                    "hlt\n");
+/* The immediate of a loop's own body, a thousand times; and a REP STOS over code that then runs. */
+PROGRAM(smc_loop64, "mov $1000, %ecx\n"
+                    "xor %ebx, %ebx\n"
+                    "1: mov %ecx, 2f+1(%rip)\n"
+                    "2: mov $0, %eax\n"
+                    "add %rax, %rbx\n"
+                    "dec %ecx\n"
+                    "jnz 1b\n"
+                    "lea 3f(%rip), %rdi\n"
+                    "call 3f\n" /* cached */
+                    "mov $16, %ecx\n"
+                    "mov $0x90, %al\n"
+                    "rep stosb\n"
+                    "movb $0xc3, -1(%rdi)\n"
+                    "mov $5, %edx\n"
+                    "call 3f\n"
+                    "hlt\n"
+                    ".p2align 6\n"
+                    "3: mov $6, %edx\n"
+                    "ret\n"
+                    ".skip 64\n");
+
+static void smc(void **state)
+{
+    struct im *m = im_new(1);
+
+    (void)state;
+    IM_LOAD(m, smc_next64);
+    im_long(m, m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(m->v->cpu.gpr[X86_RAX], 0x42);
+    IM_LOAD(m, smc_loop64);
+    im_long(m, m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(m->v->cpu.gpr[X86_RBX], 500500);
+    assert_int_equal(m->v->cpu.gpr[X86_RDX], 5);
+    /* A device writes code that is cached. */
+    static const uint8_t nops[6] = {0x90, 0x90, 0x90, 0x90, 0x90, 0x90};
+
+    IM_LOAD(m, loop64);
+    im_long(m, m->v);
+    m->v->cpu.gpr[X86_RAX] = 1;
+    im_put(m, IM_CODE + 7, nops, 3);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(m->v->cpu.gpr[X86_RAX], 0);
+    im_free(m);
+}
+
+/* An instruction across two pages whose second page is remapped. */
+PROGRAM(cross64, ".skip 0xffd, 0x90\n"
+                 "mov $0x11111111, %eax\n" /* imm32's last two bytes are in the next page */
+                 "hlt\n");
+
+static void crossing(void **state)
+{
+    struct im *m = im_new(1);
+    struct x86_cpu *c = &m->v->cpu;
+    uint64_t *pd, *pt;
+
+    (void)state;
+    IM_LOAD(m, cross64);
+    im_long(m, m->v);
+    /* 4 KiB pages for the first 2 MiB */
+    pd = (uint64_t *)(m->vm->ram + 0x3000);
+    pt = (uint64_t *)(m->vm->ram + 0x4000);
+    pd[0] = 0x4007;
+    for (unsigned i = 0; i < 512; i++)
+        pt[i] = i * 0x1000 | 7;
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(c->gpr[X86_RAX], 0x11111111);
+    /* The next page becomes another one. */
+    static const uint8_t tail[] = {0x22, 0x22, 0xf4};
+
+    im_put(m, 0x20000, tail, 3);
+    pt[IM_CODE / 0x1000 + 1] = 0x20007;
+    c->rip = IM_CODE + 0xff0;
+    c->activity = X86_RUNNING;
+    x86_tlb_flush_all(c);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(c->gpr[X86_RAX], 0x22221111);
+    /* And not there at all: the fault is on the second page. */
+    pt[IM_CODE / 0x1000 + 1] = 0;
+    c->rip = IM_CODE + 0xff0;
+    c->activity = X86_RUNNING;
+    x86_tlb_flush_all(c);
+    im_idt(m, m->v);
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    assert_int_equal(c->cr2, IM_CODE + 0x1000);
+    assert_int_equal(*(uint64_t *)(m->vm->ram + c->gpr[X86_R14]), IM_CODE + 0xffd);
+    im_free(m);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(loops), cmocka_unit_test(calls), cmocka_unit_test(prot), cmocka_unit_test(real),
+        cmocka_unit_test(fault), cmocka_unit_test(noncanonical), cmocka_unit_test(strings), cmocka_unit_test(smc),
+        cmocka_unit_test(crossing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
