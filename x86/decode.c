@@ -22,6 +22,7 @@ struct dec {
     uint8_t rep; /* last F2/F3 */
     uint8_t vvvv;
     bool bad_vvvv; /* vvvv must be read by some operand */
+    bool illegal;  /* #UD, once all bytes are there: hardware finds the length first */
     const struct x86_isa_row *row;
 };
 
@@ -94,16 +95,25 @@ static enum x86_decode_result vex_prefix(struct dec *d, unsigned *map, unsigned 
 {
     static const uint8_t slot[4] = {SLOT_PFX_NONE, SLOT_PFX_66, SLOT_PFX_F3, SLOT_PFX_F2};
     struct x86_insn *in = d->in;
-    bool illegal = d->lock || d->opsz || d->rep || in->rex;
+    d->illegal = d->lock || d->opsz || d->rep || in->rex;
     bool three = d->bytes[d->pos] == 0xc4;
-    NEED(d, three ? 3 : 2);
+    NEED(d, 2);
+    if (three) {
+        *map = d->bytes[d->pos + 1] & 7;
+        d->illegal |= (d->bytes[d->pos + 1] & 0x18) != 0; /* reserved, yet the length is that of the map below */
+        if (*map < 1 || *map > 3) {
+            d->pos += 2;
+            return X86_DEC_UD;
+        }
+        NEED(d, 3);
+    } else {
+        *map = 1;
+    }
     d->pos++;
     uint8_t b1 = d->bytes[d->pos++], last = b1, rxb = ~b1 >> 5 & 4;
-    *map = 1;
     if (three) {
         last = d->bytes[d->pos++];
         rxb = ~b1 >> 5 & 7;
-        *map = b1 & 0x1f;
         rxb |= last >> 4 & 8;
     }
     /* Outside 64-bit mode there are eight registers: B and the top of vvvv do not count. */
@@ -117,7 +127,7 @@ static enum x86_decode_result vex_prefix(struct dec *d, unsigned *map, unsigned 
     if (d->mode != X86_MODE_64)
         d->vvvv &= 7;
     *pfx = slot[last & 3];
-    return illegal || *map < 1 || *map > 3 ? X86_DEC_UD : X86_DEC_OK;
+    return X86_DEC_OK;
 }
 
 /* --- choosing the row -------------------------------------------------- */
@@ -281,8 +291,6 @@ static enum x86_decode_result mem32(struct dec *d, bool vsib)
             base = X86_REG_NONE;
             n = 4;
         }
-    } else if (vsib) {
-        return X86_DEC_UD;
     } else if (rm == 5 && mod == 0) {
         base = d->mode == X86_MODE_64 ? X86_REG_RIP : X86_REG_NONE;
         n = 4;
@@ -299,11 +307,11 @@ static enum x86_decode_result mem32(struct dec *d, bool vsib)
 static enum x86_decode_result modrm_mem(struct dec *d)
 {
     bool vsib = false;
-    for (unsigned i = 0; i < d->row->nopnd; i++)
+    for (unsigned i = 0; d->row && i < d->row->nopnd; i++)
         vsib |= d->row->opnd[i].method == 'm';
-    if (d->in->addrsize == 2)
-        return vsib ? X86_DEC_UD : mem16(d);
-    return mem32(d, vsib);
+    if (vsib && (d->in->addrsize == 2 || (d->in->modrm & 7) != 4))
+        d->illegal = true; /* vector indices are in the SIB byte */
+    return d->in->addrsize == 2 ? mem16(d) : mem32(d, vsib);
 }
 
 /* Fetch an immediate of n bytes; the first goes to imm, a second to imm2. */
@@ -477,7 +485,7 @@ static enum x86_decode_result operands(struct dec *d)
 {
     struct x86_insn *in = d->in;
     const struct x86_isa_row *r = d->row;
-    enum x86_decode_result res = X86_DEC_OK, ud = X86_DEC_OK;
+    enum x86_decode_result res = X86_DEC_OK;
     unsigned nimm = 0;
 
     if (r->modrm && in->modrm < 0xc0 && r->mod != X86_MOD_IGNORED) {
@@ -486,17 +494,79 @@ static enum x86_decode_result operands(struct dec *d)
             return res;
     }
     in->nopnd = r->nopnd;
-    /* An operand that is not allowed is reported only after the last byte is there, as hardware finds the length first. */
     for (unsigned i = 0; i < r->nopnd; i++) {
         res = operand(d, &r->opnd[i], &in->opnd[i], &nimm);
         if (res == X86_DEC_UD)
-            ud = res;
+            d->illegal = true;
         else if (res != X86_DEC_OK)
             return res;
     }
     if (d->bad_vvvv || gather_overlap(d))
-        ud = X86_DEC_UD;
-    return ud;
+        d->illegal = true;
+    return X86_DEC_OK;
+}
+
+/* --- undefined opcodes ------------------------------------------------- */
+
+/*
+ * An encoding without a row is #UD, but the processor has fetched all of it by
+ * then: the length is a function of map and opcode even where nothing is
+ * defined. No manual says so; Intel processors can be asked, by placing the
+ * bytes at the end of a page and watching for the page fault.
+ */
+static enum x86_decode_result undefined(struct dec *d)
+{
+    /* Opcodes 0F xx without ModRM. */
+    static const uint16_t plain0f[16] = {0xdff0, 0, 0x00f0, 0xffff, 0, 0, 0, 0x0080, 0xffff, 0, 0x0707, 0, 0xff00, 0, 0, 0};
+    struct x86_insn *in = d->in;
+    uint8_t op = in->opcode;
+    unsigned imm = 0, z = d->opsz && !(in->rex & 8) && !in->vex ? 2 : 4;
+    bool modrm = false;
+    if (d->mode == X86_MODE_16)
+        z ^= 6;
+    switch (in->map) {
+    case 0:
+        modrm = in->has_modrm || op == 0x82;
+        if (op == 0x82 || op == 0xc6 || op == 0xd4 || op == 0xd5)
+            imm = 1;
+        else if (op == 0xc7)
+            imm = z;
+        else if (op == 0x9a || op == 0xea)
+            imm = z + 2;
+        break;
+    case 1:
+        if (!in->vex && (op == 0x39 || op >= 0x3b) && op < 0x40) {
+            /* Escapes to maps that never were, in the manner of 0F 38 and 0F 3A. */
+            NEED(d, 1);
+            d->pos++;
+            modrm = true;
+            imm = op == 0x3b || op >= 0x3e;
+            break;
+        }
+        modrm = !(plain0f[op >> 4] >> (op & 15) & 1);
+        if ((op & 0xfc) == 0x70 || op == 0xa4 || op == 0xac || op == 0xba || op == 0xc2 || (op >= 0xc4 && op <= 0xc6))
+            imm = 1;
+        else if ((op & 0xf0) == 0x80)
+            imm = d->mode == X86_MODE_64 ? 4 : z;
+        break;
+    default:
+        modrm = true;
+        imm = in->map == 3;
+        break;
+    }
+    if (modrm && !in->has_modrm) {
+        NEED(d, 1);
+        in->modrm = d->bytes[d->pos++];
+    }
+    bool mov_cr = in->map == 1 && (op & 0xfc) == 0x20;
+    if (modrm && in->modrm < 0xc0 && !mov_cr) {
+        enum x86_decode_result res = modrm_mem(d);
+        if (res != X86_DEC_OK)
+            return res;
+    }
+    NEED(d, imm);
+    d->pos += imm;
+    return X86_DEC_UD;
 }
 
 /* --- the whole instruction ------------------------------------------- */
@@ -545,7 +615,7 @@ static enum x86_decode_result decode(struct dec *d, bool v86_or_real, const uint
 
     enum x86_lookup found = x86_rows_probe(in->vex, map, in->opcode, pfx, mode64);
     if (found == X86_LOOKUP_NONE)
-        return X86_DEC_UD;
+        return undefined(d);
     if (found == X86_LOOKUP_MODRM) {
         NEED(d, 1);
         in->has_modrm = 1;
@@ -554,7 +624,7 @@ static enum x86_decode_result decode(struct dec *d, bool v86_or_real, const uint
     }
     const struct x86_isa_row *r = choose_row(d, x86_rows_get(in->vex, map, in->opcode, pfx, in->modrm >> 3 & 7), features);
     if (!r)
-        return X86_DEC_UD;
+        return undefined(d);
     d->row = r;
     in->op = r->op;
     in->row = r - x86_isa;
@@ -571,6 +641,8 @@ static enum x86_decode_result decode(struct dec *d, bool v86_or_real, const uint
             return X86_DEC_UD;
         in->lock = 1;
     }
+    if (d->illegal)
+        return X86_DEC_UD;
     if (v86_or_real && (in->vex || (r->attr & X86_ATTR_PE_ONLY)))
         return X86_DEC_UD;
     return presented(r, features) ? X86_DEC_OK : X86_DEC_UD;
