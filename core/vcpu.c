@@ -122,7 +122,8 @@ struct vcpu *vcpu_new(struct vm *vm, unsigned index)
     v->index = index;
     v->engine = vm->engine;
     v->wake = host_event_new();
-    if (!v->wake) {
+    if (!v->wake || x86_fpu_init(&v->cpu) != 0) {
+        host_event_free(v->wake);
         free(v);
         return NULL;
     }
@@ -140,6 +141,7 @@ void vcpu_free(struct vcpu *v)
 {
     if (!v)
         return;
+    x86_fpu_fini(&v->cpu);
     host_event_free(v->wake);
     free(v);
 }

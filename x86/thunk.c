@@ -432,6 +432,8 @@ const struct x86_thunk *x86_thunk_make(struct x86_cpu *c, const struct x86_insn 
                 t->flags |= X86_TH_MEM_W;
             t->size = (uint8_t)o->size;
             t->ac = o->size == 10 ? 8 : o->size <= 8 && o->size ? (uint8_t)o->size : 1;
+            if (in->op == X86_OP_VCVTPH2PS || in->op == X86_OP_VCVTPS2PH)
+                t->ac = 1; /* exception class 11: no #AC */
             if (in->vex ? vex_aligned(in->op) : (row->attr & X86_ATTR_ALIGN16) != 0)
                 t->align = t->size;
         }
