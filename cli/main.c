@@ -1,13 +1,34 @@
 /* ringer: the command line's entry. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/cli.h"
+
 int main(int argc, char **argv)
 {
-    if (argc > 1 && !strcmp(argv[1], "--version")) {
-        puts("ringer 0.1");
-        return 0;
+    signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error of write, not our death */
+    if (argc < 2)
+        return cli_error("no command given; see ringer --help");
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+        cli_usage();
+        return STATUS_OK;
     }
-    fputs("ringer: no command given; try 'ringer --help'\n", stderr);
-    return 2;
+    if (!strcmp(argv[1], "--version")) {
+        puts("ringer " RINGER_VERSION);
+        return STATUS_OK;
+    }
+    if (!strcmp(argv[1], "run")) {
+        struct run_options o;
+        int r = cli_parse_run(argc - 1, argv + 1, &o);
+        if (r)
+            return r < 0 ? STATUS_USAGE : STATUS_OK;
+        return cli_run(&o);
+    }
+    if (!strcmp(argv[1], "engines")) {
+        if (argc > 2)
+            return cli_error("engines: unexpected argument '%s'", argv[2]);
+        return cli_engines();
+    }
+    return cli_error("unknown command '%s'; see ringer --help", argv[1]);
 }

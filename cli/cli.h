@@ -1,0 +1,89 @@
+/* The command line: what the parts of it share. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "boot/boot.h"
+#include "ringer/vm.h"
+
+#define RINGER_VERSION "0.1"
+
+/* Exit statuses. All even: isa-debug-exit's are odd by its rule, (value << 1) | 1. */
+enum {
+    STATUS_OK = 0,           /* guest power-off, or the user quit */
+    STATUS_USAGE = 2,        /* wrong options, files or images */
+    STATUS_ERROR = 4,        /* our own error while running */
+    STATUS_RESET = 6,        /* guest reset with --no-reboot */
+    STATUS_TRIPLE_FAULT = 8, /* triple fault with --no-reboot */
+    STATUS_PANIC = 10,       /* the guest reported a panic (pvpanic) */
+};
+
+#define MAX_DISKS 16
+#define MAX_INITRDS 16
+
+enum console_kind { CONSOLE_SERIAL, CONSOLE_VIRTIO, CONSOLE_NONE };
+enum eof_kind { EOF_AUTO, EOF_IGNORE, EOF_CTRL_D };
+enum stats_kind { STATS_OFF, STATS_TEXT, STATS_JSON };
+
+struct disk_option {
+    const char *path;
+    bool readonly;
+};
+
+struct run_options {
+    const char *kernel;
+    const char *initrd[MAX_INITRDS];
+    unsigned ninitrd;
+    const char *append;
+    enum boot_kind format;
+    bool load_at;
+    uint32_t load_addr, entry;
+    uint64_t memory;
+    unsigned cpus;
+    struct disk_option disk[MAX_DISKS];
+    unsigned ndisk;
+    const char *engine;
+    enum console_kind console;
+    enum eof_kind eof;
+    bool no_reboot, hpet, pc_testdev;
+    uint16_t debug_exit_port; /* 0: none */
+    const char *debugcon;     /* NULL: standard output with the console */
+    enum stats_kind stats;
+    const char *stats_file;
+    const char *trace_file;
+    unsigned trace_what; /* TRACE_* */
+};
+enum { TRACE_EXITS = 1, TRACE_EXCEPTIONS = 2, TRACE_INSNS = 4, TRACE_IO = 8 };
+
+/* Parse `ringer run` options. 0; or -1 after one line on stderr (exit status 2); or 1 when help was printed. */
+int cli_parse_run(int argc, char **argv, struct run_options *o);
+void cli_usage(void);
+int cli_run(const struct run_options *o);
+int cli_engines(void);
+/* "512M", "1G", "4096" (MiB) to bytes; false if it is not a size. */
+bool cli_parse_size(const char *s, uint64_t *bytes);
+/* One line on stderr; returns STATUS_USAGE. */
+int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* The user's terminal as a character back end (cli/term.c). */
+struct term;
+struct term *term_new(struct host_loop *loop, enum eof_kind eof);
+/* Connect input to a device. lock: taken around the sink's calls. quit: the escape sequence asked to end. */
+void term_connect(struct term *t, const struct chardev_sink *sink, struct host_mutex *lock, void (*quit)(void *), void *ctx);
+struct chardev term_chardev(struct term *t);
+int term_start(struct term *t);
+/* Give up writing when nobody reads: output still in the buffer is dropped once the reader stalls. */
+void term_free(struct term *t);
+
+/* Output to a file, unbuffered towards the guest (debug console). */
+struct chardev file_chardev(int fd);
+
+void stats_print(struct vm *vm, enum stats_kind kind, const char *file);
+
+struct vm_trace *trace_open(const char *path, unsigned what, char *err, size_t cap);
+void trace_close(struct vm_trace *t);
+
+#endif

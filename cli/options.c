@@ -1,0 +1,308 @@
+/* Parsing of options. Wrong input: one line on stderr, status 2. */
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+int cli_error(const char *fmt, ...)
+{
+    char line[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    /* Names may hold newlines; the message stays one line. */
+    for (char *p = line; *p; p++)
+        if (iscntrl((unsigned char)*p))
+            *p = '?';
+    fprintf(stderr, "ringer: %s\n", line);
+    return STATUS_USAGE;
+}
+
+bool cli_parse_size(const char *s, uint64_t *bytes)
+{
+    char *end;
+    if (!isdigit((unsigned char)*s))
+        return false;
+    errno = 0;
+    unsigned long long v = strtoull(s, &end, 0);
+    unsigned shift = 20; /* a bare number is MiB, as QEMU has it */
+    switch (*end) {
+    case 'k':
+    case 'K': shift = 10; end++; break;
+    case 'm':
+    case 'M': shift = 20; end++; break;
+    case 'g':
+    case 'G': shift = 30; end++; break;
+    case 't':
+    case 'T': shift = 40; end++; break;
+    default: break;
+    }
+    if (*end || errno || v > (UINT64_MAX >> shift))
+        return false;
+    *bytes = (uint64_t)v << shift;
+    return true;
+}
+
+static bool parse_number(const char *s, uint64_t max, uint64_t *v)
+{
+    char *end;
+    if (!isdigit((unsigned char)*s))
+        return false;
+    errno = 0;
+    *v = strtoull(s, &end, 0);
+    return !*end && !errno && *v <= max;
+}
+
+void cli_usage(void)
+{
+    fputs("usage: ringer run --kernel FILE [options]    run a guest\n"
+          "       ringer engines                       list the engines and whether they work here\n"
+          "       ringer --help | --version\n"
+          "\n"
+          "Guest:\n"
+          "  --kernel FILE          Linux bzImage, PVH ELF, Multiboot image or flat real-mode image\n"
+          "  --initrd FILE          initial RAM disk or boot module (repeatable)\n"
+          "  --append STRING        kernel command line\n"
+          "  --format KIND          auto, linux, pvh, multiboot or flat (default auto)\n"
+          "  --load ADDR[:ENTRY]    flat image: load address and entry (default 0x7c00)\n"
+          "Machine:\n"
+          "  --memory SIZE          guest RAM, e.g. 512M or 2G (default 512M)\n"
+          "  --cpus N               virtual CPUs (default 1)\n"
+          "  --disk FILE[,ro]       virtio block device on a raw image (repeatable)\n"
+          "  --console KIND         the terminal is serial (ttyS0, default), virtio (hvc0) or none\n"
+          "  --stdin-eof ACTION     at end of input: ignore, or send ctrl-d (default: ctrl-d for pipes and files)\n"
+          "  --hpet                 add a high-precision event timer\n"
+          "  --debugcon FILE        write the debug console (port 0xe9) to FILE, not to standard output\n"
+          "  --isa-debug-exit[=PORT] add the exit device of test guests (default port 0xf4)\n"
+          "  --pc-testdev           add the test device of test guests\n"
+          "  --no-reboot            end on guest reset and triple fault\n"
+          "Running:\n"
+          "  --engine NAME          auto, or one of `ringer engines` (default auto)\n"
+          "  --stats[=json]         print statistics at the end, and on SIGUSR1\n"
+          "  --stats-file FILE      write them to FILE, not to standard error\n"
+          "  --trace FILE           write a trace to FILE\n"
+          "  --trace-what LIST      exits,exceptions,io,insns (default exits,exceptions,io)\n"
+          "\n"
+          "On the terminal, Ctrl-A x quits and Ctrl-A h shows the other keys.\n"
+          "Exit status: 0 power-off or quit, 2 wrong usage, 4 error of ours, 6 reset and 8 triple fault (--no-reboot),\n"
+          "10 guest panic, (value << 1) | 1 from isa-debug-exit.\n",
+          stdout);
+}
+
+enum {
+    O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_NO_REBOOT, O_ENGINE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_HELP,
+};
+
+static const struct option run_opts[] = {
+    {"kernel", required_argument, NULL, O_KERNEL},
+    {"initrd", required_argument, NULL, O_INITRD},
+    {"append", required_argument, NULL, O_APPEND},
+    {"format", required_argument, NULL, O_FORMAT},
+    {"load", required_argument, NULL, O_LOAD},
+    {"memory", required_argument, NULL, O_MEMORY},
+    {"cpus", required_argument, NULL, O_CPUS},
+    {"disk", required_argument, NULL, O_DISK},
+    {"console", required_argument, NULL, O_CONSOLE},
+    {"stdin-eof", required_argument, NULL, O_EOF},
+    {"hpet", no_argument, NULL, O_HPET},
+    {"debugcon", required_argument, NULL, O_DEBUGCON},
+    {"isa-debug-exit", optional_argument, NULL, O_DEBUG_EXIT},
+    {"pc-testdev", no_argument, NULL, O_TESTDEV},
+    {"no-reboot", no_argument, NULL, O_NO_REBOOT},
+    {"engine", required_argument, NULL, O_ENGINE},
+    {"stats", optional_argument, NULL, O_STATS},
+    {"stats-file", required_argument, NULL, O_STATS_FILE},
+    {"trace", required_argument, NULL, O_TRACE},
+    {"trace-what", required_argument, NULL, O_TRACE_WHAT},
+    {"help", no_argument, NULL, O_HELP},
+    {NULL, 0, NULL, 0},
+};
+
+static bool pick(const char *s, const char *const names[], int *out)
+{
+    for (int i = 0; names[i]; i++)
+        if (!strcmp(s, names[i])) {
+            *out = i;
+            return true;
+        }
+    return false;
+}
+
+static int parse_disk(struct run_options *o, char *arg)
+{
+    if (o->ndisk == MAX_DISKS) {
+        cli_error("--disk: at most %d disks", MAX_DISKS);
+        return -1;
+    }
+    struct disk_option *d = &o->disk[o->ndisk++];
+    char *comma = strrchr(arg, ',');
+    if (comma) {
+        if (strcmp(comma + 1, "ro") && strcmp(comma + 1, "rw")) {
+            cli_error("--disk: unknown flag '%s' (only 'ro' and 'rw' follow a comma)", comma + 1);
+            return -1;
+        }
+        d->readonly = comma[1] == 'r' && comma[2] == 'o';
+        *comma = 0;
+    }
+    d->path = arg;
+    if (!*arg) {
+        cli_error("--disk: no file named");
+        return -1;
+    }
+    return 0;
+}
+
+static int parse_trace_what(struct run_options *o, char *arg)
+{
+    static const char *const names[] = {"exits", "exceptions", "insns", "io", NULL};
+    o->trace_what = 0;
+    for (char *save = NULL, *w = strtok_r(arg, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
+        int i;
+        if (!pick(w, names, &i)) {
+            cli_error("--trace-what: unknown word '%s' (exits, exceptions, io, insns)", w);
+            return -1;
+        }
+        o->trace_what |= 1u << i;
+    }
+    return 0;
+}
+
+static int parse_load(struct run_options *o, char *arg)
+{
+    uint64_t a, e;
+    char *colon = strchr(arg, ':');
+    if (colon)
+        *colon++ = 0;
+    if (!parse_number(arg, UINT32_MAX, &a) || (colon && !parse_number(colon, 0xfffff, &e)) || (!colon && a > 0xfffff)) {
+        cli_error("--load: expected ADDR[:ENTRY], the entry below 1 MiB");
+        return -1;
+    }
+    o->load_at = true;
+    o->load_addr = (uint32_t)a;
+    o->entry = colon ? (uint32_t)e : (uint32_t)a;
+    return 0;
+}
+
+static int set_option(struct run_options *o, int opt, char *arg)
+{
+    static const char *const formats[] = {"auto", "linux", "pvh", "multiboot", "flat", NULL};
+    static const char *const consoles[] = {"serial", "virtio", "none", NULL};
+    static const char *const eofs[] = {"auto", "ignore", "ctrl-d", NULL};
+    uint64_t n;
+    int i;
+    switch (opt) {
+    case O_KERNEL: o->kernel = arg; return 0;
+    case O_INITRD:
+        if (o->ninitrd == MAX_INITRDS) {
+            cli_error("--initrd: at most %d files", MAX_INITRDS);
+            return -1;
+        }
+        o->initrd[o->ninitrd++] = arg;
+        return 0;
+    case O_APPEND: o->append = arg; return 0;
+    case O_FORMAT:
+        if (!pick(arg, formats, &i)) {
+            cli_error("--format: '%s' is none of auto, linux, pvh, multiboot, flat", arg);
+            return -1;
+        }
+        o->format = (enum boot_kind)i;
+        return 0;
+    case O_LOAD: return parse_load(o, arg);
+    case O_MEMORY:
+        if (!cli_parse_size(arg, &n) || n < (1u << 20) || n > (1ull << 40) || n % 4096) {
+            cli_error("--memory: '%s' is no size between 1M and 1T (whole pages)", arg);
+            return -1;
+        }
+        o->memory = n;
+        return 0;
+    case O_CPUS:
+        if (!parse_number(arg, VM_MAX_CPUS, &n) || n < 1) {
+            cli_error("--cpus: '%s' is no number from 1 to %d", arg, VM_MAX_CPUS);
+            return -1;
+        }
+        o->cpus = (unsigned)n;
+        return 0;
+    case O_DISK: return parse_disk(o, arg);
+    case O_CONSOLE:
+        if (!pick(arg, consoles, &i)) {
+            cli_error("--console: '%s' is none of serial, virtio, none", arg);
+            return -1;
+        }
+        o->console = (enum console_kind)i;
+        return 0;
+    case O_EOF:
+        if (!pick(arg, eofs, &i)) {
+            cli_error("--stdin-eof: '%s' is none of auto, ignore, ctrl-d", arg);
+            return -1;
+        }
+        o->eof = (enum eof_kind)i;
+        return 0;
+    case O_HPET: o->hpet = true; return 0;
+    case O_DEBUGCON: o->debugcon = arg; return 0;
+    case O_DEBUG_EXIT:
+        n = 0xf4;
+        if (arg && (!parse_number(arg, 0xfffc, &n) || n == 0)) {
+            cli_error("--isa-debug-exit: '%s' is no port", arg);
+            return -1;
+        }
+        o->debug_exit_port = (uint16_t)n;
+        return 0;
+    case O_TESTDEV: o->pc_testdev = true; return 0;
+    case O_NO_REBOOT: o->no_reboot = true; return 0;
+    case O_ENGINE: o->engine = arg; return 0;
+    case O_STATS:
+        if (arg && strcmp(arg, "json") && strcmp(arg, "text")) {
+            cli_error("--stats: '%s' is neither text nor json", arg);
+            return -1;
+        }
+        o->stats = arg && !strcmp(arg, "json") ? STATS_JSON : STATS_TEXT;
+        return 0;
+    case O_STATS_FILE: o->stats_file = arg; return 0;
+    case O_TRACE: o->trace_file = arg; return 0;
+    case O_TRACE_WHAT: return parse_trace_what(o, arg);
+    case O_HELP: cli_usage(); return 1;
+    default: return -1;
+    }
+}
+
+int cli_parse_run(int argc, char **argv, struct run_options *o)
+{
+    *o = (struct run_options){.memory = 512u << 20,
+                              .cpus = 1,
+                              .engine = "auto",
+                              .append = "",
+                              .trace_what = TRACE_EXITS | TRACE_EXCEPTIONS | TRACE_IO};
+    opterr = 0;
+    optind = 1;
+    for (;;) {
+        int at = optind, c = getopt_long(argc, argv, "+:", run_opts, NULL);
+        if (c == -1)
+            break;
+        if (c == '?' || c == ':') {
+            const char *word = argv[at < argc ? at : argc - 1];
+            cli_error(c == ':' ? "option %s needs an argument" : "option %s is unknown or takes no argument; see ringer --help", word);
+            return -1;
+        }
+        int r = set_option(o, c, optarg);
+        if (r)
+            return r;
+    }
+    if (optind < argc) {
+        cli_error("unexpected argument '%s'; see ringer --help", argv[optind]);
+        return -1;
+    }
+    if (!o->kernel) {
+        cli_error("run: no --kernel given; see ringer --help");
+        return -1;
+    }
+    if (o->stats_file && o->stats == STATS_OFF)
+        o->stats = STATS_TEXT;
+    return 0;
+}

@@ -1,0 +1,279 @@
+/* `ringer run`: from options to a running machine to an exit status. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "board/pc.h"
+#include "cli/cli.h"
+#include "core/blockdev.h"
+#include "core/clock.h"
+
+#define MAX_IMAGE (2ull << 30)
+
+struct run {
+    const struct run_options *o;
+    struct vm *vm;
+    struct pc *pc;
+    struct host_loop *loop, *disk_loop;
+    struct host_thread *loop_thread, *disk_thread;
+    struct term *term;
+    struct blockdev disk[MAX_DISKS];
+    unsigned ndisk;
+    uint8_t *kernel, *initrd[MAX_INITRDS];
+    struct boot_module mod[MAX_INITRDS];
+    int sigfd, debugcon_fd, end_signal;
+};
+
+static void loop_main(void *loop)
+{
+    host_loop_run(loop);
+}
+
+static void defer_disk(void *ctx, void (*fn)(void *), void *arg)
+{
+    host_loop_post(ctx, fn, arg);
+}
+
+static bool on_signal(void *ctx)
+{
+    struct run *r = ctx;
+    struct signalfd_siginfo si;
+    if (read(r->sigfd, &si, sizeof(si)) != (ssize_t)sizeof(si))
+        return true;
+    if (si.ssi_signo == SIGUSR1) {
+        stats_print(r->vm, r->o->stats == STATS_JSON ? STATS_JSON : STATS_TEXT, r->o->stats_file);
+    } else {
+        r->end_signal = (int)si.ssi_signo;
+        vm_request_end(r->vm, VM_END_QUIT, 0);
+    }
+    return true;
+}
+
+static void on_quit(void *ctx)
+{
+    vm_request_end(ctx, VM_END_QUIT, 0);
+}
+
+/* Signals come in through a descriptor; every thread started later inherits the mask. */
+static int open_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_CLOEXEC);
+}
+
+static const struct engine_ops *choose_engine(const char *name, char *err, size_t cap)
+{
+    char why[200];
+    bool any = !strcmp(name, "auto");
+    for (unsigned i = 0; ringer_engines[i]; i++) {
+        const struct engine_ops *e = ringer_engines[i];
+        if (any ? !e->rank : strcmp(e->name, name))
+            continue;
+        if (!e->probe || e->probe(why, sizeof(why)) == 0)
+            return e;
+        if (!any) {
+            snprintf(err, cap, "--engine %s: not usable here: %s", name, why);
+            return NULL;
+        }
+    }
+    if (any) {
+        snprintf(err, cap, "--engine auto: no engine works on this machine; see ringer engines");
+        return NULL;
+    }
+    size_t n = (size_t)snprintf(err, cap, "--engine: unknown engine '%s' (auto", name);
+    for (unsigned i = 0; ringer_engines[i] && n < cap; i++)
+        n += (size_t)snprintf(err + n, cap - n, ", %s", ringer_engines[i]->name);
+    if (n < cap)
+        snprintf(err + n, cap - n, ")");
+    return NULL;
+}
+
+int cli_engines(void)
+{
+    for (unsigned i = 0; ringer_engines[i]; i++) {
+        const struct engine_ops *e = ringer_engines[i];
+        char why[200] = "";
+        bool ok = !e->probe || e->probe(why, sizeof(why)) == 0;
+        printf("%-10s %-10s %s%s%s\n", e->name, ok ? "usable" : "not usable", e->summary, ok ? "" : ": ", ok ? "" : why);
+    }
+    return STATUS_OK;
+}
+
+/* Everything the user named is opened and checked before the machine exists. */
+static int load_files(struct run *r, struct pc_config *cfg, char *err, size_t cap)
+{
+    const struct run_options *o = r->o;
+    size_t len;
+    int e = host_file_slurp(o->kernel, MAX_IMAGE, &r->kernel, &len);
+    if (e) {
+        snprintf(err, cap, "--kernel: %s: %s", o->kernel, strerror(-e));
+        return -1;
+    }
+    cfg->boot = (struct boot_spec){.kind = o->format, .name = o->kernel, .kernel = r->kernel, .kernel_len = len, .cmdline = o->append,
+                                   .flat_at = o->load_at, .flat_addr = o->load_addr, .flat_entry = o->entry};
+    if (o->load_at && o->format == BOOT_AUTO)
+        cfg->boot.kind = BOOT_FLAT;
+    for (unsigned i = 0; i < o->ninitrd; i++) {
+        e = host_file_slurp(o->initrd[i], MAX_IMAGE, &r->initrd[i], &len);
+        if (e) {
+            snprintf(err, cap, "--initrd: %s: %s", o->initrd[i], strerror(-e));
+            return -1;
+        }
+        r->mod[i] = (struct boot_module){.name = o->initrd[i], .data = r->initrd[i], .len = len};
+    }
+    cfg->boot.mod = r->mod;
+    cfg->boot.nmod = o->ninitrd;
+    for (unsigned i = 0; i < o->ndisk; i++) {
+        if (blockdev_raw_open(&r->disk[i], o->disk[i].path, o->disk[i].readonly, err, cap) != 0)
+            return -1;
+        r->ndisk++;
+        cfg->disk[cfg->ndisk++] = &r->disk[i];
+    }
+    if (o->debugcon) {
+        r->debugcon_fd = open(o->debugcon, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (r->debugcon_fd < 0) {
+            snprintf(err, cap, "--debugcon: %s: %s", o->debugcon, strerror(errno));
+            return -1;
+        }
+    }
+    if (o->stats_file) {
+        int fd = open(o->stats_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+        if (fd < 0) {
+            snprintf(err, cap, "--stats-file: %s: %s", o->stats_file, strerror(errno));
+            return -1;
+        }
+        close(fd);
+    }
+    return 0;
+}
+
+static int exit_status(struct run *r, enum vm_end end)
+{
+    switch (end) {
+    case VM_END_POWEROFF: return STATUS_OK;
+    case VM_END_QUIT: return r->end_signal ? 128 + r->end_signal : STATUS_OK;
+    case VM_END_RESET: return STATUS_RESET;
+    case VM_END_TRIPLE_FAULT: return STATUS_TRIPLE_FAULT;
+    case VM_END_PANIC: return STATUS_PANIC;
+    case VM_END_DEBUG_EXIT: return r->vm->end_code & 0xff;
+    case VM_END_NONE:
+    case VM_END_ERROR: break;
+    }
+    return STATUS_ERROR;
+}
+
+static void release(struct run *r)
+{
+    /* Input first, then what it feeds. */
+    if (r->loop_thread) {
+        host_loop_stop(r->loop);
+        host_thread_join(r->loop_thread);
+    }
+    if (r->vm && r->vm->clock)
+        clock_stop(r->vm->clock);
+    if (r->disk_thread) {
+        host_loop_stop(r->disk_loop);
+        host_thread_join(r->disk_thread);
+    }
+    term_free(r->term);
+    if (r->vm && r->vm->trace)
+        trace_close(r->vm->trace);
+    if (r->pc)
+        pc_free(r->pc);
+    vm_free(r->vm);
+    host_loop_free(r->disk_loop);
+    host_loop_free(r->loop);
+    for (unsigned i = 0; i < r->ndisk; i++)
+        blockdev_raw_close(&r->disk[i]);
+    for (unsigned i = 0; i < MAX_INITRDS; i++)
+        free(r->initrd[i]);
+    free(r->kernel);
+    if (r->sigfd >= 0)
+        close(r->sigfd);
+    if (r->debugcon_fd >= 0)
+        close(r->debugcon_fd);
+}
+
+static int fail(struct run *r, int status, const char *err)
+{
+    release(r);
+    cli_error("%s", err);
+    return status;
+}
+
+static int fill_random(void *ctx, void *buf, size_t n)
+{
+    return host_random(buf, n);
+}
+
+int cli_run(const struct run_options *o)
+{
+    struct run r = {.o = o, .sigfd = -1, .debugcon_fd = -1};
+    struct pc_config cfg = {.hpet = o->hpet, .pc_testdev = o->pc_testdev, .debug_exit_port = o->debug_exit_port, .entropy = {.fill = fill_random}};
+    char err[512] = "";
+    const struct engine_ops *engine = choose_engine(o->engine, err, sizeof(err));
+    if (!engine)
+        return fail(&r, STATUS_USAGE, err);
+    if (load_files(&r, &cfg, err, sizeof(err)) != 0)
+        return fail(&r, STATUS_USAGE, err);
+
+    struct vm_config vc = {.ram_size = o->memory, .ncpu = o->cpus, .engine = engine, .no_reboot = o->no_reboot};
+    r.vm = vm_new(&vc, err, sizeof(err));
+    if (!r.vm)
+        return fail(&r, STATUS_ERROR, err);
+    r.sigfd = open_signals();
+    r.loop = host_loop_new();
+    r.disk_loop = host_loop_new();
+    r.term = r.loop ? term_new(r.loop, o->eof) : NULL;
+    if (r.sigfd < 0 || !r.loop || !r.disk_loop || !r.term)
+        return fail(&r, STATUS_ERROR, "out of memory or descriptors");
+    if (o->trace_file) {
+        r.vm->trace = trace_open(o->trace_file, o->trace_what, err, sizeof(err));
+        if (!r.vm->trace)
+            return fail(&r, STATUS_USAGE, err);
+    }
+
+    struct chardev console = term_chardev(r.term);
+    if (o->console == CONSOLE_SERIAL)
+        cfg.serial = console;
+    if (o->console == CONSOLE_VIRTIO)
+        cfg.virtio_console = console;
+    cfg.debugcon = r.debugcon_fd >= 0 ? file_chardev(r.debugcon_fd) : console;
+    cfg.defer = defer_disk;
+    cfg.defer_ctx = r.disk_loop;
+    bool usage = false;
+    r.pc = pc_new(r.vm, &cfg, &usage, err, sizeof(err));
+    if (!r.pc)
+        return fail(&r, usage ? STATUS_USAGE : STATUS_ERROR, err);
+
+    if (o->console != CONSOLE_NONE) {
+        struct chardev_sink sink = o->console == CONSOLE_SERIAL ? pc_serial_sink(r.pc) : pc_virtio_console_sink(r.pc);
+        term_connect(r.term, &sink, r.vm->device_lock, on_quit, r.vm);
+    }
+    if (host_loop_add_fd(r.loop, r.sigfd, on_signal, &r) != 0 || term_start(r.term) != 0)
+        return fail(&r, STATUS_ERROR, "cannot watch the terminal");
+    r.loop_thread = host_thread_start("io", loop_main, r.loop);
+    r.disk_thread = host_thread_start("disk", loop_main, r.disk_loop);
+    if (!r.loop_thread || !r.disk_thread || vm_start(r.vm, err, sizeof(err)) != 0)
+        return fail(&r, STATUS_ERROR, err[0] ? err : "cannot start threads");
+
+    enum vm_end end = vm_wait(r.vm);
+    int status = exit_status(&r, end);
+    host_tty_restore();
+    if (o->stats != STATS_OFF)
+        stats_print(r.vm, o->stats, o->stats_file);
+    release(&r);
+    return status;
+}

@@ -1,0 +1,192 @@
+/* Statistics of a machine, as text or JSON. Counters are written by the vCPU threads without locks; a reading while they run
+ * is a snapshot good to a few events. */
+#include <errno.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const char *const vector_names[32] = {
+    "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS", "#GP", "#PF", "15",
+    "#MF", "#AC", "#MC", "#XM", "#VE", "#CP", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31",
+};
+
+struct totals {
+    uint64_t insns, pg[8], exceptions[32], interrupts, halted_ns, walks, flushes;
+};
+
+static void sum(const struct vm *vm, struct totals *t)
+{
+    memset(t, 0, sizeof(*t));
+    for (unsigned i = 0; i < vm->ncpu; i++) {
+        const struct vcpu *v = vm->cpu[i];
+        t->insns += v->insns;
+        t->halted_ns += v->halted_ns;
+        t->walks += v->cpu.mmu.walks;
+        t->flushes += v->cpu.mmu.flushes;
+        for (int k = 0; k < 8; k++)
+            t->pg[k] += v->cpu.pg_count[k];
+        for (int k = 0; k < 32; k++)
+            t->exceptions[k] += v->exceptions[k];
+        for (int k = 0; k < 256; k++)
+            t->interrupts += v->interrupts[k];
+    }
+}
+
+/* Classes overlap (LGDT is privileged and control-sensitive): each figure counts every instruction of that class. */
+static uint64_t class_count(const struct totals *t, unsigned bit)
+{
+    uint64_t n = 0;
+    for (unsigned k = 0; k < 8; k++)
+        if (k & bit)
+            n += t->pg[k];
+    return n;
+}
+
+static uint64_t sensitive_total(const struct totals *t)
+{
+    uint64_t n = 0;
+    for (unsigned k = 1; k < 8; k++)
+        n += t->pg[k];
+    return n;
+}
+
+/* S without P: what trap-and-emulate cannot see. */
+static uint64_t unprivileged_sensitive(const struct totals *t)
+{
+    uint64_t n = 0;
+    for (unsigned k = 1; k < 8; k++)
+        if (!(k & X86_PG_PRIVILEGED))
+            n += t->pg[k];
+    return n;
+}
+
+struct dev_count {
+    const char *name;
+    uint64_t read, written;
+};
+
+/* Ranges of one name (banks, BARs) are one row. */
+static unsigned collect(const struct gpa_map *m, struct dev_count *d, unsigned cap)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < m->n; i++) {
+        const struct gpa_range *r = &m->r[i];
+        unsigned k = 0;
+        if (r->kind != GPA_IO || !r->counters)
+            continue;
+        while (k < n && strcmp(d[k].name, r->name))
+            k++;
+        if (k == n) {
+            if (n == cap)
+                continue;
+            d[n++] = (struct dev_count){.name = r->name};
+        }
+        d[k].read += r->counters[0];
+        d[k].written += r->counters[1];
+    }
+    return n;
+}
+
+#define MAX_ROWS 128
+
+static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wall, double cpu)
+{
+    struct dev_count d[MAX_ROWS];
+    fprintf(f, "--- ringer statistics, engine %s\n", vm->engine->name);
+    fprintf(f, "time          %.3f s wall, %.3f s host CPU, %.3f s halted\n", wall, cpu, (double)t->halted_ns / 1e9);
+    fprintf(f, "instructions  %" PRIu64 " (%.1f million/s)\n", t->insns, wall > 0 ? (double)t->insns / wall / 1e6 : 0.0);
+    fprintf(f, "  innocuous            %" PRIu64 "\n", t->insns - sensitive_total(t));
+    fprintf(f, "  privileged           %" PRIu64 "\n", class_count(t, X86_PG_PRIVILEGED));
+    fprintf(f, "  control-sensitive    %" PRIu64 "\n", class_count(t, X86_PG_CONTROL));
+    fprintf(f, "  behaviour-sensitive  %" PRIu64 "\n", class_count(t, X86_PG_BEHAVIOUR));
+    fprintf(f, "  sensitive, not privileged  %" PRIu64 "\n", unprivileged_sensitive(t));
+    fprintf(f, "exceptions   ");
+    for (int k = 0; k < 32; k++)
+        if (t->exceptions[k])
+            fprintf(f, " %s %" PRIu64, vector_names[k], t->exceptions[k]);
+    fprintf(f, "\ninterrupts    %" PRIu64 "\n", t->interrupts);
+    fprintf(f, "paging        %" PRIu64 " walks, %" PRIu64 " TLB flushes\n", t->walks, t->flushes);
+    for (int pass = 0; pass < 2; pass++) {
+        unsigned n = collect(pass ? vm->mem : vm->pio, d, MAX_ROWS);
+        for (unsigned i = 0; i < n; i++)
+            if (d[i].read || d[i].written)
+                fprintf(f, "%s  %-18s %" PRIu64 " reads, %" PRIu64 " writes\n", pass ? "mmio" : "port", d[i].name, d[i].read, d[i].written);
+        if (vm->unmapped[pass ? 0 : 2] || vm->unmapped[pass ? 1 : 3])
+            fprintf(f, "%s  %-18s %" PRIu64 " reads, %" PRIu64 " writes\n", pass ? "mmio" : "port", "(unmapped)",
+                    vm->unmapped[pass ? 0 : 2], vm->unmapped[pass ? 1 : 3]);
+    }
+}
+
+static void add_u64(struct json_object *o, const char *k, uint64_t v)
+{
+    json_object_object_add(o, k, json_object_new_uint64(v));
+}
+
+static struct json_object *json_io(const struct gpa_map *m, uint64_t unmapped_r, uint64_t unmapped_w)
+{
+    struct dev_count d[MAX_ROWS];
+    struct json_object *o = json_object_new_object();
+    unsigned n = collect(m, d, MAX_ROWS - 1);
+    d[n++] = (struct dev_count){"unmapped", unmapped_r, unmapped_w};
+    for (unsigned i = 0; i < n; i++) {
+        struct json_object *e = json_object_new_object();
+        add_u64(e, "reads", d[i].read);
+        add_u64(e, "writes", d[i].written);
+        json_object_object_add(o, d[i].name, e);
+    }
+    return o;
+}
+
+static void print_json(struct vm *vm, FILE *f, const struct totals *t, double wall, double cpu)
+{
+    struct json_object *o = json_object_new_object(), *i = json_object_new_object(), *e = json_object_new_object();
+    json_object_object_add(o, "engine", json_object_new_string(vm->engine->name));
+    add_u64(o, "cpus", vm->ncpu);
+    json_object_object_add(o, "wall_seconds", json_object_new_double(wall));
+    json_object_object_add(o, "host_cpu_seconds", json_object_new_double(cpu));
+    json_object_object_add(o, "halted_seconds", json_object_new_double((double)t->halted_ns / 1e9));
+    add_u64(i, "total", t->insns);
+    add_u64(i, "innocuous", t->insns - sensitive_total(t));
+    add_u64(i, "privileged", class_count(t, X86_PG_PRIVILEGED));
+    add_u64(i, "control_sensitive", class_count(t, X86_PG_CONTROL));
+    add_u64(i, "behaviour_sensitive", class_count(t, X86_PG_BEHAVIOUR));
+    add_u64(i, "sensitive_unprivileged", unprivileged_sensitive(t));
+    json_object_object_add(o, "instructions", i);
+    for (int k = 0; k < 32; k++)
+        if (t->exceptions[k])
+            add_u64(e, vector_names[k], t->exceptions[k]);
+    json_object_object_add(o, "exceptions", e);
+    add_u64(o, "interrupts", t->interrupts);
+    add_u64(o, "page_walks", t->walks);
+    add_u64(o, "tlb_flushes", t->flushes);
+    json_object_object_add(o, "ports", json_io(vm->pio, vm->unmapped[2], vm->unmapped[3]));
+    json_object_object_add(o, "mmio", json_io(vm->mem, vm->unmapped[0], vm->unmapped[1]));
+    fprintf(f, "%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY));
+    json_object_put(o);
+}
+
+void stats_print(struct vm *vm, enum stats_kind kind, const char *file)
+{
+    struct totals t;
+    double wall = (double)(host_now() - vm->start_ns) / 1e9, cpu = (double)host_cpu_ns() / 1e9;
+    FILE *f = stderr;
+    if (file) {
+        f = fopen(file, "ae");
+        if (!f) {
+            host_log("--stats-file: %s: %s", file, strerror(errno));
+            return;
+        }
+    }
+    /* The maps may be replaced only under the device lock. */
+    host_lock(vm->device_lock);
+    sum(vm, &t);
+    (kind == STATS_JSON ? print_json : print_text)(vm, f, &t, wall, cpu);
+    host_unlock(vm->device_lock);
+    if (file)
+        fclose(f);
+    else
+        fflush(f);
+}
