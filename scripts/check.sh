@@ -1,13 +1,13 @@
 #!/bin/sh
 # Run test programs one after another and end with counts.
-# usage: check.sh NAME:COMMAND ...   (a command's exit status 77 means skipped)
+# usage: check.sh NAME:COMMAND ...   (@ stands for a space in COMMAND; exit status 77 means skipped)
 # Output of a failing test is shown; of a passing one, only its name.
 set -u
 dir=${CHECK_LOG_DIR:-out/check}
 mkdir -p "$dir"
 passed=0 failed=0 skipped=0
 for t in "$@"; do
-    name=${t%%:*} cmd=${t#*:}
+    name=${t%%:*} cmd=$(echo "${t#*:}" | tr '@' ' ')
     log=$dir/$(echo "$name" | tr '/ ' '__').log
     start=$(date +%s)
     timeout "${CHECK_TIMEOUT:-300}" sh -c "$cmd" >"$log" 2>&1 </dev/null

@@ -1,0 +1,32 @@
+# Self-checking guests: every tests/guest/*.c (64-bit C on lib/) and *.asm (nasm: whole image, Multiboot or flat) is one guest.
+# They are engine-independent: guest-tests-ENGINE runs them all under one engine, guest-tests-qemu under QEMU as a cross-check.
+G := out/guest
+GUEST_C := $(patsubst tests/guest/%.c,$(G)/%.elf,$(wildcard tests/guest/*.c))
+GUEST_ASM := $(patsubst tests/guest/%.asm,$(G)/%.bin,$(wildcard tests/guest/*.asm))
+GUESTS := $(GUEST_C) $(GUEST_ASM)
+GUEST_CFLAGS := -m64 -ffreestanding -fno-pic -no-pie -mno-red-zone -mgeneral-regs-only -O1 -fno-stack-protector -fno-asynchronous-unwind-tables \
+                -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter
+GUEST_LIB := $(wildcard tests/guest/lib/*)
+
+# QEMU's loader takes 32-bit ELF files only, so the 64-bit image is wrapped as one.
+$(GUEST_C): $(G)/%.elf: tests/guest/%.c $(GUEST_LIB) | out/.deps-test
+	@mkdir -p $(G)
+	@echo "  GUEST $<"
+	@gcc $(GUEST_CFLAGS) -nostdlib -static -Wl,--build-id=none -Wl,--no-warn-rwx-segments -Wl,-T,tests/guest/lib/link.ld -Itests/guest/lib \
+	    tests/guest/lib/start64.S tests/guest/lib/guest.c $< -o $@.64
+	@objcopy -O elf32-i386 $@.64 $@
+
+$(GUEST_ASM): $(G)/%.bin: tests/guest/%.asm $(wildcard tests/guest/lib/*.inc) | out/.deps-test
+	@mkdir -p $(G)
+	@echo "  GUEST $<"
+	@nasm -f bin -Itests/guest/lib/ -o $@ $<
+
+guests: $(GUESTS)
+guest-tests: all guests
+	@sh scripts/check.sh $(foreach g,$(GUESTS),'guest/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@$(or $(ENGINE),interp)@$(g)')
+guest-tests-qemu: guests
+	@sh scripts/check.sh $(foreach g,$(GUESTS),'qemu/$(basename $(notdir $(g))):sh@tests/guest/run.sh@qemu@-@$(g)')
+.PHONY: guests guest-tests guest-tests-qemu
+
+CHECKS += $(foreach g,$(GUESTS),guest/interp/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@interp@$(g))
+CHECK_DEPS += guests

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Run one self-checking guest: run.sh RINGER ENGINE IMAGE, or run.sh qemu - IMAGE.
+# The source may hold a line "guest-options: --cpus 4 --memory 64M --disk 1M ..." (a subset that QEMU has too)
+# and "guest-not-qemu: REASON" / "guest-not-ENGINE: REASON".
+set -eu
+ringer=$1 engine=$2 image=$3
+name=$(basename "$image"); name=${name%.*}
+src=$(ls tests/guest/"$name".c tests/guest/"$name".asm 2>/dev/null | head -n 1)
+who=$engine; [ "$ringer" = qemu ] && who=qemu
+why=$(sed -n "s/.*guest-not-$who: *//p" "$src" | head -n 1)
+if [ -n "$why" ]; then echo "skipped under $who: $why"; exit 77; fi
+opts=$(sed -n 's/.*guest-options: *\(.*[^ *\/]\) *\(\*\/\)*$/\1/p' "$src" | head -n 1)
+tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
+out=$tmp/out
+cpus=1 mem=64M fmt=auto disk=
+set -- $opts
+while [ $# -gt 0 ]; do
+    case $1 in
+    --cpus) cpus=$2; shift 2 ;;
+    --memory) mem=$2; shift 2 ;;
+    --format) fmt=$2; shift 2 ;;
+    --disk) truncate -s "$2" "$tmp/disk"; disk=$tmp/disk; shift 2 ;;
+    *) echo "unknown guest option $1"; exit 1 ;;
+    esac
+done
+st=0
+if [ "$ringer" = qemu ]; then
+    set -- qemu-system-x86_64 -accel tcg -cpu max -machine pc -m "$mem" -smp "$cpus" -nodefaults -display none -no-reboot \
+        -debugcon "file:$out" -device isa-debug-exit,iobase=0xf4,iosize=4
+    if [ "$fmt" = flat ]; then set -- "$@" -drive "file=$image,format=raw,if=floppy,readonly=on"; else set -- "$@" -kernel "$image"; fi
+    [ -z "$disk" ] || set -- "$@" -drive "file=$disk,format=raw,if=none,id=d" -device virtio-blk-pci,drive=d,disable-legacy=on
+else
+    set -- "$ringer" run --engine "$engine" --kernel "$image" --format "$fmt" --memory "$mem" --cpus "$cpus" --console none --debugcon "$out" \
+        --isa-debug-exit --no-reboot
+    [ -z "$disk" ] || set -- "$@" --disk "$disk"
+fi
+timeout "${GUEST_TIMEOUT:-120}" "$@" </dev/null || st=$?
+cat "$out" 2>/dev/null || true
+# Passed: status 1 = (0 << 1) | 1, and the guest's own last line agrees.
+[ "$st" = 1 ] && grep -q '^[1-9][0-9]* passed, 0 failed$' "$out" && exit 0
+echo "guest ended with status $st"
+exit 1
