@@ -442,7 +442,8 @@ static int make_cpus(struct pc *pc, char *err, size_t cap)
                                   .kvm_leaves = true,
                                   .kvm_features = KVMCLOCK_FEATURES,
                                   .has_x2apic = true,
-                                  .has_tsc_deadline = true};
+                                  .has_tsc_deadline = true,
+                                  .apic_hz = 1000000000};
     vm->cpuid = x86_cpuid_new(&cc);
     for (unsigned i = 0; vm->cpuid && i < vm->ncpu; i++) {
         vm->cpu[i] = vcpu_new(vm, i);
