@@ -28,7 +28,10 @@ struct clock {
     bool stop;            /* under lock */
 };
 
-static uint64_t source_host(void *ctx) { return host_now(); }
+static uint64_t source_host(void *ctx)
+{
+    return host_now();
+}
 
 uint64_t clock_now(const struct clock *ck)
 {
@@ -43,7 +46,10 @@ uint64_t clock_now(const struct clock *ck)
     }
 }
 
-uint64_t clock_wall_base(const struct clock *ck) { return atomic_load_explicit(&ck->wall_base, memory_order_relaxed); }
+uint64_t clock_wall_base(const struct clock *ck)
+{
+    return atomic_load_explicit(&ck->wall_base, memory_order_relaxed);
+}
 
 /* --- heap (under ck->lock) ---------------------------------------------- */
 
@@ -192,7 +198,8 @@ static bool fire_one(struct clock *ck, uint64_t now)
 
 void clock_run(struct clock *ck)
 {
-    /* `now` is read once: a timer that re-arms itself in the past is served by the next call, not in an endless loop here. */
+    /* `now` is read once: a timer that re-arms itself in the past is served by the next call, not in an endless loop
+     * here. */
     uint64_t now = clock_now(ck);
     while (fire_one(ck, now))
         ;
@@ -300,7 +307,10 @@ static void seq_begin(struct clock *ck)
     atomic_fetch_add_explicit(&ck->seq, 1, memory_order_relaxed);
     atomic_thread_fence(memory_order_release);
 }
-static void seq_end(struct clock *ck) { atomic_fetch_add_explicit(&ck->seq, 1, memory_order_release); }
+static void seq_end(struct clock *ck)
+{
+    atomic_fetch_add_explicit(&ck->seq, 1, memory_order_release);
+}
 
 void clock_pause(struct clock *ck)
 {
@@ -365,7 +375,10 @@ static uint64_t counter_now(void *ctx)
     return atomic_load_explicit(&c->idle_ns, memory_order_relaxed) + us * 1000 + rest * 1000 / c->insns_per_us;
 }
 
-struct clock_source clock_counter_source(struct clock_counter *c) { return (struct clock_source){counter_now, c}; }
+struct clock_source clock_counter_source(struct clock_counter *c)
+{
+    return (struct clock_source){counter_now, c};
+}
 
 void clock_counter_skip_to(struct clock_counter *c, const struct clock *ck, uint64_t when)
 {

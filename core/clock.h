@@ -27,7 +27,8 @@ struct clock_source {
 /* A clock on the host's monotonic time with its timer thread. device_lock: held around fn of timers that are not
  * nolock; may be NULL (then nothing is held). NULL when out of memory or threads. */
 struct clock *clock_new(struct host_mutex *device_lock);
-/* A clock on another source, without a thread: the driver calls clock_run. wall_base: ns since 1970 at virtual time 0. */
+/* A clock on another source, without a thread: the driver calls clock_run. wall_base: ns since 1970 at virtual time 0.
+ */
 struct clock *clock_new_source(struct host_mutex *device_lock, const struct clock_source *src, uint64_t wall_base);
 /* Stop and join the timer thread: afterwards no timer fires. Call without the device lock, before devices are freed. */
 void clock_stop(struct clock *ck);

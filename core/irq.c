@@ -6,9 +6,18 @@
 
 /* --- interrupt system to vCPU ----------------------------------------------- */
 
-static void cpu_intr(void *cpu) { vcpu_request(cpu, VREQ_INTR); }
-static void cpu_nmi(void *cpu) { vcpu_request(cpu, VREQ_NMI); }
-static void cpu_init(void *cpu) { vcpu_request(cpu, VREQ_INIT); }
+static void cpu_intr(void *cpu)
+{
+    vcpu_request(cpu, VREQ_INTR);
+}
+static void cpu_nmi(void *cpu)
+{
+    vcpu_request(cpu, VREQ_NMI);
+}
+static void cpu_init(void *cpu)
+{
+    vcpu_request(cpu, VREQ_INIT);
+}
 
 static void cpu_sipi(void *cpu, uint8_t vector)
 {
@@ -53,16 +62,43 @@ static const struct intc_cpu_ops cpu_ops = {
 
 /* --- vCPU to interrupt system ------------------------------------------------- */
 
-static bool irq_pending(struct vcpu *v) { return lapic_pending(lapic_of(v->lapic)); }
-static int irq_ack(struct vcpu *v) { return lapic_ack(lapic_of(v->lapic)); }
-static uint64_t irq_cr8_read(struct vcpu *v) { return lapic_cr8_read(lapic_of(v->lapic)); }
-static void irq_cr8_write(struct vcpu *v, uint64_t val) { lapic_cr8_write(lapic_of(v->lapic), val); }
-static uint64_t irq_local_page(struct vcpu *v) { return lapic_page(lapic_of(v->lapic)); }
-static void irq_reset(struct vcpu *v, bool init) { intc_cpu_reset(v->vm->irq, v->index, init); }
+static bool irq_pending(struct vcpu *v)
+{
+    return lapic_pending(lapic_of(v->lapic));
+}
+static int irq_ack(struct vcpu *v)
+{
+    return lapic_ack(lapic_of(v->lapic));
+}
+static uint64_t irq_cr8_read(struct vcpu *v)
+{
+    return lapic_cr8_read(lapic_of(v->lapic));
+}
+static void irq_cr8_write(struct vcpu *v, uint64_t val)
+{
+    lapic_cr8_write(lapic_of(v->lapic), val);
+}
+static uint64_t irq_local_page(struct vcpu *v)
+{
+    return lapic_page(lapic_of(v->lapic));
+}
+static void irq_reset(struct vcpu *v, bool init)
+{
+    intc_cpu_reset(v->vm->irq, v->index, init);
+}
 
-static int irq_rdmsr(struct vcpu *v, uint32_t msr, uint64_t *val) { return intc_rdmsr(v->vm->irq, v->index, msr, val); }
-static int irq_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val) { return intc_wrmsr(v->vm->irq, v->index, msr, val); }
-static void irq_tsc_changed(struct vcpu *v) { intc_tsc_changed(v->vm->irq, v->index); }
+static int irq_rdmsr(struct vcpu *v, uint32_t msr, uint64_t *val)
+{
+    return intc_rdmsr(v->vm->irq, v->index, msr, val);
+}
+static int irq_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val)
+{
+    return intc_wrmsr(v->vm->irq, v->index, msr, val);
+}
+static void irq_tsc_changed(struct vcpu *v)
+{
+    intc_tsc_changed(v->vm->irq, v->index);
+}
 
 int vm_irq_attach(struct vm *vm, const struct vm_irq_config *cfg)
 {

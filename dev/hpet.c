@@ -51,9 +51,15 @@ struct hpet {
     } arm[HPET_NTIMER];
 };
 
-struct dev *hpet_dev(struct hpet *h) { return &h->dev; }
+struct dev *hpet_dev(struct hpet *h)
+{
+    return &h->dev;
+}
 
-static uint64_t ticks(const struct hpet *h) { return clock_now(h->clock) / TICK_NS; }
+static uint64_t ticks(const struct hpet *h)
+{
+    return clock_now(h->clock) / TICK_NS;
+}
 
 static uint64_t counter(const struct hpet *h)
 {
@@ -73,7 +79,10 @@ static void output(struct hpet *h, unsigned i, bool level)
     }
 }
 
-static uint64_t width(const struct tim *t) { return t->conf & T_32MODE ? UINT32_MAX : UINT64_MAX; }
+static uint64_t width(const struct tim *t)
+{
+    return t->conf & T_32MODE ? UINT32_MAX : UINT64_MAX;
+}
 
 static void schedule(struct hpet *h, unsigned i)
 {
@@ -130,7 +139,10 @@ static void input(void *ctx, unsigned pin, bool level)
         irq_set(pin & 1 ? &h->w.irq8 : &h->w.irq0, level);
 }
 
-struct irq_line hpet_input(struct hpet *h, unsigned i) { return (struct irq_line){input, h, i & 1}; }
+struct irq_line hpet_input(struct hpet *h, unsigned i)
+{
+    return (struct irq_line){input, h, i & 1};
+}
 
 /* --- registers ------------------------------------------------------------------ */
 
@@ -178,7 +190,10 @@ static void write_timer_conf(struct hpet *h, unsigned i, uint32_t v)
     schedule(h, i);
 }
 
-static void put(uint64_t *r, uint64_t v, uint64_t mask) { *r = (*r & ~mask) | (v & mask); }
+static void put(uint64_t *r, uint64_t v, uint64_t mask)
+{
+    *r = (*r & ~mask) | (v & mask);
+}
 
 static void write_cmp(struct hpet *h, unsigned i, uint64_t v, uint64_t mask)
 {
@@ -328,7 +343,13 @@ static void fini(struct dev *d)
 }
 
 static const struct dev_ops hpet_ops = {
-    .name = "hpet", .reset = reset, .read = mmio_read, .write = mmio_write, .save = save, .load = load, .fini = fini,
+    .name = "hpet",
+    .reset = reset,
+    .read = mmio_read,
+    .write = mmio_write,
+    .save = save,
+    .load = load,
+    .fini = fini,
 };
 
 struct hpet *hpet_new(struct clock *clock, const struct hpet_wiring *w)

@@ -20,8 +20,8 @@ struct hpet;
 
 struct hpet_wiring {
     struct irq_line irq0, irq8;
-    struct irq_line gsi;  /* pin is replaced by the I/O APIC pin a timer is routed to */
-    uint32_t route_cap;   /* I/O APIC pins the timers may use */
+    struct irq_line gsi; /* pin is replaced by the I/O APIC pin a timer is routed to */
+    uint32_t route_cap;  /* I/O APIC pins the timers may use */
 };
 
 /* Bank 0 is the register block. */

@@ -20,9 +20,18 @@ struct intc {
     struct intc_cpu cpu[];
 };
 
-struct lapic *intc_lapic(struct intc *ic, unsigned cpu) { return ic->cpu[cpu].lapic; }
-struct dev *intc_ioapic(struct intc *ic) { return ioapic_dev(ic->ioapic); }
-struct dev *intc_pic(struct intc *ic) { return pic_dev(ic->pic); }
+struct lapic *intc_lapic(struct intc *ic, unsigned cpu)
+{
+    return ic->cpu[cpu].lapic;
+}
+struct dev *intc_ioapic(struct intc *ic)
+{
+    return ioapic_dev(ic->ioapic);
+}
+struct dev *intc_pic(struct intc *ic)
+{
+    return pic_dev(ic->pic);
+}
 
 /* --- the APIC bus ---------------------------------------------------------------- */
 
@@ -52,9 +61,15 @@ static bool send_matching(struct intc *ic, const struct lapic_msg *m, const stru
     return taken;
 }
 
-bool intc_send(struct intc *ic, const struct lapic_msg *m) { return send_matching(ic, m, NULL); }
+bool intc_send(struct intc *ic, const struct lapic_msg *m)
+{
+    return send_matching(ic, m, NULL);
+}
 
-static bool ioapic_send(void *ctx, const struct lapic_msg *m) { return send_matching(ctx, m, NULL); }
+static bool ioapic_send(void *ctx, const struct lapic_msg *m)
+{
+    return send_matching(ctx, m, NULL);
+}
 
 /* SDM Vol. 3A, 10.11. */
 static void msi_send(void *ctx, uint64_t addr, uint32_t data)
@@ -77,7 +92,10 @@ static void msi_send(void *ctx, uint64_t addr, uint32_t data)
     send_matching(ctx, &m, NULL);
 }
 
-struct msi_sink intc_msi(struct intc *ic) { return (struct msi_sink){msi_send, ic}; }
+struct msi_sink intc_msi(struct intc *ic)
+{
+    return (struct msi_sink){msi_send, ic};
+}
 
 /* --- local APIC's surroundings ------------------------------------------------------ */
 
@@ -155,7 +173,10 @@ struct irq_line intc_isa_line(struct intc *ic, unsigned irq)
     return irq > 15 || irq == 2 ? (struct irq_line){0} : (struct irq_line){isa_set, ic, irq};
 }
 
-struct irq_line intc_gsi_line(struct intc *ic, unsigned pin) { return ioapic_line(ic->ioapic, pin); }
+struct irq_line intc_gsi_line(struct intc *ic, unsigned pin)
+{
+    return ioapic_line(ic->ioapic, pin);
+}
 
 static void pic_out(void *ctx, unsigned pin, bool level)
 {
@@ -171,7 +192,10 @@ static void nmi_set(void *ctx, unsigned pin, bool level)
         lapic_set_lint(ic->cpu[i].lapic, 1, level);
 }
 
-struct irq_line intc_nmi_line(struct intc *ic) { return (struct irq_line){nmi_set, ic, 0}; }
+struct irq_line intc_nmi_line(struct intc *ic)
+{
+    return (struct irq_line){nmi_set, ic, 0};
+}
 
 /* --- MSRs ---------------------------------------------------------------------------------- */
 

@@ -35,7 +35,7 @@ struct intc_config {
     struct tsc_scale tsc;
     const struct dma *dma; /* for the paravirtual clock; NULL: none offered */
     bool x2apic, tsc_deadline;
-    bool virtual_wire;     /* CPU 0 starts as firmware leaves it: APIC enabled, LINT0 ExtINT, LINT1 NMI */
+    bool virtual_wire; /* CPU 0 starts as firmware leaves it: APIC enabled, LINT0 ExtINT, LINT1 NMI */
     unsigned phys_bits;
     uint8_t ioapic_id;
 };

@@ -21,7 +21,10 @@ struct ioapic {
     uint32_t level; /* asserted pins */
 };
 
-struct dev *ioapic_dev(struct ioapic *io) { return &io->dev; }
+struct dev *ioapic_dev(struct ioapic *io)
+{
+    return &io->dev;
+}
 
 static void deliver(struct ioapic *io, unsigned pin)
 {
@@ -70,8 +73,14 @@ void ioapic_set(struct ioapic *io, unsigned pin, bool level)
         deliver(io, pin);
 }
 
-static void line_set(void *ctx, unsigned pin, bool level) { ioapic_set(ctx, pin, level); }
-struct irq_line ioapic_line(struct ioapic *io, unsigned pin) { return (struct irq_line){line_set, io, pin}; }
+static void line_set(void *ctx, unsigned pin, bool level)
+{
+    ioapic_set(ctx, pin, level);
+}
+struct irq_line ioapic_line(struct ioapic *io, unsigned pin)
+{
+    return (struct irq_line){line_set, io, pin};
+}
 
 void ioapic_eoi(struct ioapic *io, uint8_t vector)
 {
@@ -184,10 +193,19 @@ static int load(struct dev *d, const void *buf, size_t len)
     return 0;
 }
 
-static void fini(struct dev *d) { free(d); }
+static void fini(struct dev *d)
+{
+    free(d);
+}
 
 static const struct dev_ops ioapic_ops = {
-    .name = "ioapic", .reset = reset, .read = mmio_read, .write = mmio_write, .save = save, .load = load, .fini = fini,
+    .name = "ioapic",
+    .reset = reset,
+    .read = mmio_read,
+    .write = mmio_write,
+    .save = save,
+    .load = load,
+    .fini = fini,
 };
 
 struct ioapic *ioapic_new(uint8_t id, bool (*send)(void *ctx, const struct lapic_msg *m), void *ctx)

@@ -125,11 +125,18 @@ int kvmclock_wrmsr(struct kvmclock *k, unsigned cpu, uint32_t msr, uint64_t val,
     }
 }
 
-void kvmclock_update(struct kvmclock *k, unsigned cpu, uint64_t tsc_offset) { publish(k, cpu, tsc_offset); }
+void kvmclock_update(struct kvmclock *k, unsigned cpu, uint64_t tsc_offset)
+{
+    publish(k, cpu, tsc_offset);
+}
 
-void kvmclock_reset(struct kvmclock *k, unsigned cpu) { k->cpu[cpu].msr = 0; }
+void kvmclock_reset(struct kvmclock *k, unsigned cpu)
+{
+    k->cpu[cpu].msr = 0;
+}
 
-struct kvmclock *kvmclock_new(unsigned ncpu, const struct clock *clock, const struct tsc_scale *tsc, const struct dma *dma)
+struct kvmclock *kvmclock_new(unsigned ncpu, const struct clock *clock, const struct tsc_scale *tsc,
+                              const struct dma *dma)
 {
     struct kvmclock *k = calloc(1, sizeof(*k) + ncpu * sizeof(k->cpu[0]));
     if (!k)
@@ -142,4 +149,7 @@ struct kvmclock *kvmclock_new(unsigned ncpu, const struct clock *clock, const st
     return k;
 }
 
-void kvmclock_free(struct kvmclock *k) { free(k); }
+void kvmclock_free(struct kvmclock *k)
+{
+    free(k);
+}

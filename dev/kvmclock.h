@@ -24,7 +24,8 @@
 
 struct kvmclock;
 
-struct kvmclock *kvmclock_new(unsigned ncpu, const struct clock *clock, const struct tsc_scale *tsc, const struct dma *dma);
+struct kvmclock *kvmclock_new(unsigned ncpu, const struct clock *clock, const struct tsc_scale *tsc,
+                              const struct dma *dma);
 void kvmclock_free(struct kvmclock *k);
 void kvmclock_reset(struct kvmclock *k, unsigned cpu);
 /* 0, or -1: not ours, or #GP(0). tsc_offset: this vCPU's IA32_TSC minus the VM's counter. */

@@ -8,9 +8,27 @@
 
 /* Register numbers: MMIO offset / 16 = x2APIC MSR - 0x800. */
 enum {
-    R_ID = 0x02, R_VERSION = 0x03, R_TPR = 0x08, R_APR = 0x09, R_PPR = 0x0a, R_EOI = 0x0b, R_RRD = 0x0c,
-    R_LDR = 0x0d, R_DFR = 0x0e, R_SVR = 0x0f, R_ISR = 0x10, R_TMR = 0x18, R_IRR = 0x20, R_ESR = 0x28,
-    R_ICR = 0x30, R_ICR2 = 0x31, R_LVT = 0x32, R_LVT_END = 0x37, R_ICT = 0x38, R_CCT = 0x39, R_DCR = 0x3e,
+    R_ID = 0x02,
+    R_VERSION = 0x03,
+    R_TPR = 0x08,
+    R_APR = 0x09,
+    R_PPR = 0x0a,
+    R_EOI = 0x0b,
+    R_RRD = 0x0c,
+    R_LDR = 0x0d,
+    R_DFR = 0x0e,
+    R_SVR = 0x0f,
+    R_ISR = 0x10,
+    R_TMR = 0x18,
+    R_IRR = 0x20,
+    R_ESR = 0x28,
+    R_ICR = 0x30,
+    R_ICR2 = 0x31,
+    R_LVT = 0x32,
+    R_LVT_END = 0x37,
+    R_ICT = 0x38,
+    R_CCT = 0x39,
+    R_DCR = 0x3e,
     R_SELF_IPI = 0x3f,
 };
 
@@ -48,9 +66,9 @@ struct lapic {
     _Atomic uint64_t base; /* IA32_APIC_BASE */
     a32 id, ldr, dfr, svr, tpr, ppr;
     a32 isr[8], tmr[8], irr[8];
-    a32 lvt[NLVT]; /* written under lock, except remote IRR */
-    a32 esr_new;   /* errors since the last write of ESR */
-    a32 lint;      /* levels of LINT0, LINT1 */
+    a32 lvt[NLVT];      /* written under lock, except remote IRR */
+    a32 esr_new;        /* errors since the last write of ESR */
+    a32 lint;           /* levels of LINT0, LINT1 */
     atomic_bool extint; /* an ExtINT message waits for acknowledge */
 
     /* owner only */
@@ -64,19 +82,49 @@ struct lapic {
     struct timer timer;
 };
 
-static uint32_t ld(const a32 *p) { return atomic_load_explicit(p, memory_order_relaxed); }
-static void st(a32 *p, uint32_t v) { atomic_store_explicit(p, v, memory_order_relaxed); }
+static uint32_t ld(const a32 *p)
+{
+    return atomic_load_explicit(p, memory_order_relaxed);
+}
+static void st(a32 *p, uint32_t v)
+{
+    atomic_store_explicit(p, v, memory_order_relaxed);
+}
 
-struct dev *lapic_dev(struct lapic *l) { return &l->dev; }
-struct lapic *lapic_of(struct dev *d) { return (struct lapic *)d; }
-uint64_t lapic_base(const struct lapic *l) { return atomic_load_explicit(&l->base, memory_order_relaxed); }
-uint32_t lapic_id(const struct lapic *l) { return ld(&l->id); }
-uint8_t lapic_ppr(const struct lapic *l) { return (uint8_t)ld(&l->ppr); }
+struct dev *lapic_dev(struct lapic *l)
+{
+    return &l->dev;
+}
+struct lapic *lapic_of(struct dev *d)
+{
+    return (struct lapic *)d;
+}
+uint64_t lapic_base(const struct lapic *l)
+{
+    return atomic_load_explicit(&l->base, memory_order_relaxed);
+}
+uint32_t lapic_id(const struct lapic *l)
+{
+    return ld(&l->id);
+}
+uint8_t lapic_ppr(const struct lapic *l)
+{
+    return (uint8_t)ld(&l->ppr);
+}
 
-static bool x2mode(const struct lapic *l) { return lapic_base(l) & APIC_BASE_EXTD; }
-static bool hw_enabled(const struct lapic *l) { return lapic_base(l) & APIC_BASE_EN; }
+static bool x2mode(const struct lapic *l)
+{
+    return lapic_base(l) & APIC_BASE_EXTD;
+}
+static bool hw_enabled(const struct lapic *l)
+{
+    return lapic_base(l) & APIC_BASE_EN;
+}
 
-bool lapic_enabled(const struct lapic *l) { return hw_enabled(l) && (ld(&l->svr) & SVR_ENABLE); }
+bool lapic_enabled(const struct lapic *l)
+{
+    return hw_enabled(l) && (ld(&l->svr) & SVR_ENABLE);
+}
 
 uint64_t lapic_page(const struct lapic *l)
 {
@@ -94,7 +142,10 @@ static int highest(const a32 *bits)
     return -1;
 }
 
-static bool test_vec(const a32 *bits, unsigned v) { return ld(&bits[v >> 5]) >> (v & 31) & 1; }
+static bool test_vec(const a32 *bits, unsigned v)
+{
+    return ld(&bits[v >> 5]) >> (v & 31) & 1;
+}
 
 /* PPR (10.8.3.1). Stored sequentially consistent: a sender sets IRR, then reads PPR; we store PPR, then read IRR.
  * One of the two sees the other, so no deliverable interrupt goes unannounced. */
@@ -128,7 +179,10 @@ static int deliverable(const struct lapic *l)
     return v >= 0 && (uint32_t)v >> 4 > ld(&l->ppr) >> 4 ? v : -1;
 }
 
-bool lapic_pending(const struct lapic *l) { return extint_ready(l) || deliverable(l) >= 0; }
+bool lapic_pending(const struct lapic *l)
+{
+    return extint_ready(l) || deliverable(l) >= 0;
+}
 
 static void announce(struct lapic *l)
 {
@@ -179,12 +233,8 @@ static void lvt_event(struct lapic *l, unsigned i)
             atomic_fetch_and(&l->lvt[i], ~LVT_REMOTE_IRR);
         break;
     }
-    case LAPIC_NMI:
-        l->env.nmi(l->env.ctx);
-        break;
-    case LAPIC_INIT:
-        l->env.init(l->env.ctx);
-        break;
+    case LAPIC_NMI: l->env.nmi(l->env.ctx); break;
+    case LAPIC_INIT: l->env.init(l->env.ctx); break;
     }
 }
 
@@ -302,8 +352,14 @@ static void set_tpr(struct lapic *l, uint32_t v)
         announce(l);
 }
 
-uint64_t lapic_cr8_read(const struct lapic *l) { return ld(&l->tpr) >> 4; }
-void lapic_cr8_write(struct lapic *l, uint64_t val) { set_tpr(l, ((uint32_t)val & 15) << 4); }
+uint64_t lapic_cr8_read(const struct lapic *l)
+{
+    return ld(&l->tpr) >> 4;
+}
+void lapic_cr8_write(struct lapic *l, uint64_t val)
+{
+    set_tpr(l, ((uint32_t)val & 15) << 4);
+}
 
 static void send_ipi(struct lapic *l, uint32_t icr, uint32_t dest)
 {
@@ -332,8 +388,14 @@ static uint64_t divisor(const struct lapic *l)
     return n == 7 ? 1 : 2u << n;
 }
 
-static uint64_t period(const struct lapic *l) { return l->ict * divisor(l); }
-static unsigned timer_mode(const struct lapic *l) { return LVT_TIMER_MODE(ld(&l->lvt[LVT_TIMER])); }
+static uint64_t period(const struct lapic *l)
+{
+    return l->ict * divisor(l);
+}
+static unsigned timer_mode(const struct lapic *l)
+{
+    return LVT_TIMER_MODE(ld(&l->lvt[LVT_TIMER]));
+}
 
 static uint64_t guest_tsc(const struct lapic *l)
 {
@@ -729,25 +791,24 @@ int lapic_wrmsr(struct lapic *l, uint32_t msr, uint64_t val)
     if (val & ~x2_bits(l, r))
         return -1;
     switch (r) {
-    case R_ICR:
-        l->icr2 = (uint32_t)(val >> 32);
-        return reg_write(l, R_ICR, (uint32_t)val);
-    case R_ICR2:
-        return -1;
+    case R_ICR: l->icr2 = (uint32_t)(val >> 32); return reg_write(l, R_ICR, (uint32_t)val);
+    case R_ICR2: return -1;
     case R_SELF_IPI:
         if ((uint8_t)val < 16)
             error(l, ESR_SEND_VECTOR);
         else
             accept_fixed(l, (uint8_t)val, false);
         return 0;
-    default:
-        return reg_write(l, r, (uint32_t)val);
+    default: return reg_write(l, r, (uint32_t)val);
     }
 }
 
 /* --- device ------------------------------------------------------------------ */
 
-static void dev_reset(struct dev *d) { lapic_reset(lapic_of(d), false); }
+static void dev_reset(struct dev *d)
+{
+    lapic_reset(lapic_of(d), false);
+}
 
 static void fini(struct dev *d)
 {
@@ -758,7 +819,11 @@ static void fini(struct dev *d)
 }
 
 static const struct dev_ops lapic_ops = {
-    .name = "lapic", .reset = dev_reset, .read = mmio_read, .write = mmio_write, .fini = fini,
+    .name = "lapic",
+    .reset = dev_reset,
+    .read = mmio_read,
+    .write = mmio_write,
+    .fini = fini,
 };
 
 struct lapic *lapic_new(const struct lapic_config *cfg, const struct lapic_env *env)

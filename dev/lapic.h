@@ -22,10 +22,10 @@ enum { LAPIC_FIXED, LAPIC_LOWEST, LAPIC_SMI, LAPIC_REMOTE_READ, LAPIC_NMI, LAPIC
 struct lapic_msg {
     uint32_t dest;
     uint8_t vector;
-    uint8_t mode;   /* LAPIC_FIXED.. */
+    uint8_t mode; /* LAPIC_FIXED.. */
     bool logical;
-    bool level;     /* level-triggered: sets TMR, EOI goes back to the I/O APIC */
-    bool dest32;    /* dest is a 32-bit x2APIC destination (IPI of an x2APIC-mode sender) */
+    bool level;  /* level-triggered: sets TMR, EOI goes back to the I/O APIC */
+    bool dest32; /* dest is a 32-bit x2APIC destination (IPI of an x2APIC-mode sender) */
 };
 
 enum { LAPIC_SH_NONE, LAPIC_SH_SELF, LAPIC_SH_ALL, LAPIC_SH_OTHERS };
@@ -67,14 +67,14 @@ struct lapic *lapic_of(struct dev *d);
 void lapic_reset(struct lapic *l, bool init);
 
 /* --- towards the CPU ---------------------------------------------------- */
-bool lapic_pending(const struct lapic *l);  /* any thread */
-int lapic_ack(struct lapic *l);             /* vector, or -1 */
+bool lapic_pending(const struct lapic *l); /* any thread */
+int lapic_ack(struct lapic *l);            /* vector, or -1 */
 /* IA32_APIC_BASE, x2APIC range, IA32_TSC_DEADLINE. 0, or -1 for #GP(0). */
 int lapic_rdmsr(struct lapic *l, uint32_t msr, uint64_t *val);
 int lapic_wrmsr(struct lapic *l, uint32_t msr, uint64_t val);
 uint64_t lapic_cr8_read(const struct lapic *l);
 void lapic_cr8_write(struct lapic *l, uint64_t val);
-uint64_t lapic_base(const struct lapic *l);       /* IA32_APIC_BASE; any thread */
+uint64_t lapic_base(const struct lapic *l); /* IA32_APIC_BASE; any thread */
 /* Guest-physical address of the register page, or UINT64_MAX when it is not mapped (disabled or x2APIC). */
 uint64_t lapic_page(const struct lapic *l);
 /* The guest wrote IA32_TSC or IA32_TSC_ADJUST: deadlines move. */
@@ -82,7 +82,7 @@ void lapic_tsc_changed(struct lapic *l);
 
 /* --- towards the bus ------------------------------------------------------ */
 bool lapic_match(const struct lapic *l, const struct lapic_msg *m);
-bool lapic_enabled(const struct lapic *l);     /* APIC_BASE.EN and SVR enable: takes fixed interrupts */
+bool lapic_enabled(const struct lapic *l); /* APIC_BASE.EN and SVR enable: takes fixed interrupts */
 uint8_t lapic_ppr(const struct lapic *l);
 uint32_t lapic_id(const struct lapic *l);
 /* Take a message that matched; false if it was not accepted. LAPIC_LOWEST counts as fixed (the bus has arbitrated). */

@@ -7,19 +7,19 @@
 /* State of one chip, fixed-width: also the snapshot layout. */
 struct chip {
     uint8_t irr, imr, isr;
-    uint8_t level;      /* input pins */
-    uint8_t elcr;       /* 1: level-triggered */
-    uint8_t lowest;     /* IR with the lowest priority; 7 after initialisation */
-    uint8_t icw2;       /* vector base */
-    uint8_t step;       /* initialisation: next ICW expected at the odd port, 0 when done */
-    uint8_t ltim;       /* ICW1: level mode for all inputs */
-    uint8_t single;     /* ICW1.SNGL */
+    uint8_t level;  /* input pins */
+    uint8_t elcr;   /* 1: level-triggered */
+    uint8_t lowest; /* IR with the lowest priority; 7 after initialisation */
+    uint8_t icw2;   /* vector base */
+    uint8_t step;   /* initialisation: next ICW expected at the odd port, 0 when done */
+    uint8_t ltim;   /* ICW1: level mode for all inputs */
+    uint8_t single; /* ICW1.SNGL */
     uint8_t need_icw4;
-    uint8_t aeoi;       /* ICW4 */
-    uint8_t sfnm;       /* ICW4: special fully nested mode */
-    uint8_t smm;        /* special mask mode */
-    uint8_t read_isr;   /* OCW3: even port reads ISR instead of IRR */
-    uint8_t poll;       /* next read is a poll */
+    uint8_t aeoi;     /* ICW4 */
+    uint8_t sfnm;     /* ICW4: special fully nested mode */
+    uint8_t smm;      /* special mask mode */
+    uint8_t read_isr; /* OCW3: even port reads ISR instead of IRR */
+    uint8_t poll;     /* next read is a poll */
     uint8_t rotate_aeoi;
     uint8_t icw3;
 };
@@ -31,13 +31,25 @@ struct pic {
     bool intr;
 };
 
-struct dev *pic_dev(struct pic *p) { return &p->dev; }
-bool pic_intr(const struct pic *p) { return p->intr; }
+struct dev *pic_dev(struct pic *p)
+{
+    return &p->dev;
+}
+bool pic_intr(const struct pic *p)
+{
+    return p->intr;
+}
 
-static bool level_mode(const struct chip *c, unsigned pin) { return c->ltim || (c->elcr >> pin & 1); }
+static bool level_mode(const struct chip *c, unsigned pin)
+{
+    return c->ltim || (c->elcr >> pin & 1);
+}
 
 /* 0 is the highest priority. */
-static unsigned prio(const struct chip *c, unsigned ir) { return (ir - c->lowest - 1) & 7; }
+static unsigned prio(const struct chip *c, unsigned ir)
+{
+    return (ir - c->lowest - 1) & 7;
+}
 
 static int best(const struct chip *c, uint8_t set)
 {
@@ -91,8 +103,14 @@ void pic_set(struct pic *p, unsigned pin, bool level)
     update(p);
 }
 
-static void line_set(void *ctx, unsigned pin, bool level) { pic_set(ctx, pin, level); }
-struct irq_line pic_line(struct pic *p, unsigned pin) { return (struct irq_line){line_set, p, pin}; }
+static void line_set(void *ctx, unsigned pin, bool level)
+{
+    pic_set(ctx, pin, level);
+}
+struct irq_line pic_line(struct pic *p, unsigned pin)
+{
+    return (struct irq_line){line_set, p, pin};
+}
 
 /* INTA of one chip: the input taken, or -1 for none (spurious). */
 static int chip_ack(struct chip *c, bool master)
@@ -159,7 +177,7 @@ static void ocw2(struct chip *c, uint8_t v)
         /* In special mask mode masked inputs are not cleared by a non-specific EOI. */
         ir = best(c, c->smm ? c->isr & (uint8_t)~c->imr : c->isr);
         if (ir >= 0) {
-            c->isr &= (uint8_t)~(1u << ir);
+            c->isr &= (uint8_t) ~(1u << ir);
             if (v >> 5 == 5)
                 c->lowest = (uint8_t)ir;
         }
@@ -292,10 +310,19 @@ static int load(struct dev *d, const void *buf, size_t len)
     return 0;
 }
 
-static void fini(struct dev *d) { free(d); }
+static void fini(struct dev *d)
+{
+    free(d);
+}
 
 static const struct dev_ops pic_ops = {
-    .name = "pic", .reset = reset, .read = pic_read, .write = pic_write, .save = save, .load = load, .fini = fini,
+    .name = "pic",
+    .reset = reset,
+    .read = pic_read,
+    .write = pic_write,
+    .save = save,
+    .load = load,
+    .fini = fini,
 };
 
 struct pic *pic_new(struct irq_line out)

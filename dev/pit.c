@@ -9,7 +9,10 @@
 #define TICK_DEN 17600u
 #define MIN_NS 20000 /* closer edges of channel 0 coalesce */
 
-static int64_t ticks_of(uint64_t ns) { return (int64_t)(ns / TICK_DEN * TICK_NUM + ns % TICK_DEN * TICK_NUM / TICK_DEN); }
+static int64_t ticks_of(uint64_t ns)
+{
+    return (int64_t)(ns / TICK_DEN * TICK_NUM + ns % TICK_DEN * TICK_NUM / TICK_DEN);
+}
 static uint64_t ns_of(int64_t t)
 {
     uint64_t u = (uint64_t)t;
@@ -20,14 +23,14 @@ static uint64_t ns_of(int64_t t)
  * else hold. -1 means written, to be loaded by the next clock. */
 struct chan {
     int64_t base, hold;
-    uint32_t n;       /* initial count in force, 1-65536 */
-    uint32_t next;    /* written count that takes force later (modes 2, 3: end of period; 1, 5: trigger), 0 none */
+    uint32_t n;    /* initial count in force, 1-65536 */
+    uint32_t next; /* written count that takes force later (modes 2, 3: end of period; 1, 5: trigger), 0 none */
     uint16_t latch;
     uint8_t mode, bcd, rw;
-    uint8_t loaded;   /* a count was written since the control word */
+    uint8_t loaded; /* a count was written since the control word */
     uint8_t counting;
     uint8_t gate;
-    uint8_t latched;  /* bytes of latch still to be read */
+    uint8_t latched; /* bytes of latch still to be read */
     uint8_t status, status_latched;
     uint8_t read_hi, write_hi, write_lo;
     uint8_t pad[2];
@@ -43,13 +46,25 @@ struct pit {
     struct timer timer;
 };
 
-struct dev *pit_dev(struct pit *p) { return &p->dev; }
+struct dev *pit_dev(struct pit *p)
+{
+    return &p->dev;
+}
 
-static uint32_t modulus(const struct chan *c) { return c->bcd ? 10000 : 65536; }
+static uint32_t modulus(const struct chan *c)
+{
+    return c->bcd ? 10000 : 65536;
+}
 /* A count of 1 is illegal in modes 2 and 3. */
-static int64_t cycle(const struct chan *c) { return c->n < 2 ? 2 : c->n; }
+static int64_t cycle(const struct chan *c)
+{
+    return c->n < 2 ? 2 : c->n;
+}
 
-static int64_t elapsed(const struct chan *c, int64_t now) { return c->counting ? now - c->base : c->hold; }
+static int64_t elapsed(const struct chan *c, int64_t now)
+{
+    return c->counting ? now - c->base : c->hold;
+}
 
 /* Put a count written in modes 2 and 3 in force when the period it was written in has ended. */
 static void sync(struct chan *c, int64_t now)
@@ -462,7 +477,13 @@ static void fini(struct dev *d)
 }
 
 static const struct dev_ops pit_ops = {
-    .name = "pit", .reset = reset, .read = pit_read, .write = pit_write, .save = save, .load = load, .fini = fini,
+    .name = "pit",
+    .reset = reset,
+    .read = pit_read,
+    .write = pit_write,
+    .save = save,
+    .load = load,
+    .fini = fini,
 };
 
 struct pit *pit_new(struct clock *clock, struct irq_line out0)

@@ -14,10 +14,10 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-#define CHECK(x) \
-    do { \
-        if (!(x)) \
-            __builtin_trap(); \
+#define CHECK(x)                                                                                                       \
+    do {                                                                                                               \
+        if (!(x))                                                                                                      \
+            __builtin_trap();                                                                                          \
     } while (0)
 
 #define NCPU 4
@@ -40,8 +40,14 @@ struct box {
     uint8_t ram[4096];
 };
 
-static uint64_t box_now(void *ctx) { return ((struct box *)ctx)->now; }
-static void intr(void *c) { ((struct cpu *)c)->announced = true; }
+static uint64_t box_now(void *ctx)
+{
+    return ((struct box *)ctx)->now;
+}
+static void intr(void *c)
+{
+    ((struct cpu *)c)->announced = true;
+}
 static void nothing(void *c) {}
 static void init(void *c)
 {
@@ -49,9 +55,18 @@ static void init(void *c)
     CHECK(p->i < NCPU);
 }
 static void sipi(void *c, uint8_t v) {}
-static uint64_t tsc_offset(void *c) { return ((struct cpu *)c)->tsc_offset; }
-static void lock(void *c) { CHECK(((struct cpu *)c)->depth++ == 0); }
-static void unlock(void *c) { CHECK(--((struct cpu *)c)->depth == 0); }
+static uint64_t tsc_offset(void *c)
+{
+    return ((struct cpu *)c)->tsc_offset;
+}
+static void lock(void *c)
+{
+    CHECK(((struct cpu *)c)->depth++ == 0);
+}
+static void unlock(void *c)
+{
+    CHECK(--((struct cpu *)c)->depth == 0);
+}
 
 static int dma_read(void *ctx, uint64_t gpa, void *buf, size_t len)
 {
@@ -152,8 +167,8 @@ static void check(struct box *b)
 
 static void step(struct box *b, struct in *in)
 {
-    static const uint32_t msrs[] = {MSR_APIC_BASE, MSR_TSC_DEADLINE, MSR_KVM_WALL_CLOCK, MSR_KVM_SYSTEM_TIME,
-                                    MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW};
+    static const uint32_t msrs[] = {MSR_APIC_BASE,       MSR_TSC_DEADLINE,       MSR_KVM_WALL_CLOCK,
+                                    MSR_KVM_SYSTEM_TIME, MSR_KVM_WALL_CLOCK_NEW, MSR_KVM_SYSTEM_TIME_NEW};
     unsigned op = (unsigned)take(in, 1), cpu = op >> 4 & 3, size = 1u << (op >> 6);
     bool write = op & 8;
     uint64_t val;
@@ -197,7 +212,8 @@ static void step(struct box *b, struct in *in)
     }
     case 4: { /* HPET */
         unsigned off = (unsigned)take(in, 1) * 4 + (size == 1 ? cpu : 0);
-        access_dev(hpet_dev(b->hpet), 0, size == 8 ? off & ~7u : off, size == 2 ? 4 : size, write, take(in, size == 1 ? 1 : 8));
+        access_dev(hpet_dev(b->hpet), 0, size == 8 ? off & ~7u : off, size == 2 ? 4 : size, write,
+                   take(in, size == 1 ? 1 : 8));
         break;
     }
     case 5: /* lines, and messages */
@@ -206,7 +222,9 @@ static void step(struct box *b, struct in *in)
             struct msi_sink m = intc_msi(b->ic);
             m.send(m.ctx, 0xfee00000 | val << 12 | (op & 12), (uint32_t)take(in, 2));
         } else {
-            line = val & 0x40 ? intc_nmi_line(b->ic) : val & 0x20 ? intc_isa_line(b->ic, val & 15) : intc_gsi_line(b->ic, val & 31);
+            line = val & 0x40   ? intc_nmi_line(b->ic)
+                   : val & 0x20 ? intc_isa_line(b->ic, val & 15)
+                                : intc_gsi_line(b->ic, val & 31);
             if (val != 0x20) /* IRQ 0 and 8 belong to the HPET's outputs */
                 irq_set(&line, write);
         }
@@ -231,9 +249,7 @@ static void step(struct box *b, struct in *in)
             intc_tsc_changed(b->ic, cpu);
             break;
         case 1: intc_cpu_reset(b->ic, cpu, write); break;
-        case 2:
-            lapic_local_event(intc_lapic(b->ic, cpu), write);
-            break;
+        case 2: lapic_local_event(intc_lapic(b->ic, cpu), write); break;
         default: {
             struct dev *d[] = {intc_pic(b->ic), intc_ioapic(b->ic), pit_dev(b->pit), hpet_dev(b->hpet)};
             if (write)
@@ -259,9 +275,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     struct dma dma = {.ctx = b, .read = dma_read, .write = dma_write};
     b->clock = clock_new_source(NULL, &(struct clock_source){box_now, b}, 1);
-    b->ic = intc_new(&(struct intc_config){.ncpu = NCPU, .cpu = cpu, .ops = &ops, .clock = b->clock,
-                                           .tsc = tsc_scale_make(2399998), .dma = &dma, .x2apic = true,
-                                           .tsc_deadline = true, .virtual_wire = size & 1, .phys_bits = 40});
+    b->ic = intc_new(&(struct intc_config){.ncpu = NCPU,
+                                           .cpu = cpu,
+                                           .ops = &ops,
+                                           .clock = b->clock,
+                                           .tsc = tsc_scale_make(2399998),
+                                           .dma = &dma,
+                                           .x2apic = true,
+                                           .tsc_deadline = true,
+                                           .virtual_wire = size & 1,
+                                           .phys_bits = 40});
     struct hpet_wiring w = {intc_isa_line(b->ic, 0), intc_isa_line(b->ic, 8), intc_gsi_line(b->ic, 0), 0x00f00000};
     b->hpet = hpet_new(b->clock, &w);
     b->pit = pit_new(b->clock, hpet_input(b->hpet, 0));

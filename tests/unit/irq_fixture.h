@@ -34,18 +34,39 @@ struct fx {
     struct dma dma;
 };
 
-static inline uint64_t fx_now(void *ctx) { return ((struct fx *)ctx)->now; }
-static inline void fx_intr(void *c) { ((struct fx_cpu *)c)->intr++; }
-static inline void fx_nmi(void *c) { ((struct fx_cpu *)c)->nmi++; }
-static inline void fx_init(void *c) { ((struct fx_cpu *)c)->init++; }
+static inline uint64_t fx_now(void *ctx)
+{
+    return ((struct fx *)ctx)->now;
+}
+static inline void fx_intr(void *c)
+{
+    ((struct fx_cpu *)c)->intr++;
+}
+static inline void fx_nmi(void *c)
+{
+    ((struct fx_cpu *)c)->nmi++;
+}
+static inline void fx_init(void *c)
+{
+    ((struct fx_cpu *)c)->init++;
+}
 static inline void fx_sipi(void *c, uint8_t v)
 {
     ((struct fx_cpu *)c)->sipi++;
     ((struct fx_cpu *)c)->sipi_vector = v;
 }
-static inline uint64_t fx_tsc_offset(void *c) { return ((struct fx_cpu *)c)->tsc_offset; }
-static inline void fx_lock(void *c) { ((struct fx_cpu *)c)->lock_depth++; }
-static inline void fx_unlock(void *c) { ((struct fx_cpu *)c)->lock_depth--; }
+static inline uint64_t fx_tsc_offset(void *c)
+{
+    return ((struct fx_cpu *)c)->tsc_offset;
+}
+static inline void fx_lock(void *c)
+{
+    ((struct fx_cpu *)c)->lock_depth++;
+}
+static inline void fx_unlock(void *c)
+{
+    ((struct fx_cpu *)c)->lock_depth--;
+}
 
 static inline int fx_dma_read(void *ctx, uint64_t gpa, void *buf, size_t len)
 {
@@ -73,9 +94,17 @@ static inline struct fx *fx_new(bool virtual_wire)
     f->clock = clock_new_source(NULL, &(struct clock_source){fx_now, f}, 1700000000123456789ull);
     f->tsc = tsc_scale_make(FX_KHZ);
     f->dma = (struct dma){.ctx = f, .read = fx_dma_read, .write = fx_dma_write};
-    f->ic = intc_new(&(struct intc_config){.ncpu = FX_CPUS, .cpu = cpu, .ops = &ops, .clock = f->clock, .tsc = f->tsc,
-                                           .dma = &f->dma, .x2apic = true, .tsc_deadline = true,
-                                           .virtual_wire = virtual_wire, .phys_bits = 40, .ioapic_id = 0});
+    f->ic = intc_new(&(struct intc_config){.ncpu = FX_CPUS,
+                                           .cpu = cpu,
+                                           .ops = &ops,
+                                           .clock = f->clock,
+                                           .tsc = f->tsc,
+                                           .dma = &f->dma,
+                                           .x2apic = true,
+                                           .tsc_deadline = true,
+                                           .virtual_wire = virtual_wire,
+                                           .phys_bits = 40,
+                                           .ioapic_id = 0});
     return f;
 }
 
@@ -112,7 +141,10 @@ static inline void dev_wr(struct dev *d, unsigned bank, uint64_t off, unsigned s
     assert_int_equal(d->ops->write(d, bank, off, size, v), DEV_OK);
 }
 
-static inline struct lapic *fx_lapic(struct fx *f, unsigned cpu) { return intc_lapic(f->ic, cpu); }
+static inline struct lapic *fx_lapic(struct fx *f, unsigned cpu)
+{
+    return intc_lapic(f->ic, cpu);
+}
 static inline uint32_t apic_rd(struct fx *f, unsigned cpu, unsigned off)
 {
     return (uint32_t)dev_rd(lapic_dev(fx_lapic(f, cpu)), 0, off, 4);
@@ -141,8 +173,14 @@ static inline void io_rte(struct fx *f, unsigned pin, uint64_t rte)
     io_wr(f, 0x11 + 2 * pin, (uint32_t)(rte >> 32));
     io_wr(f, 0x10 + 2 * pin, (uint32_t)rte);
 }
-static inline int fx_ack(struct fx *f, unsigned cpu) { return lapic_ack(fx_lapic(f, cpu)); }
-static inline bool fx_pending(struct fx *f, unsigned cpu) { return lapic_pending(fx_lapic(f, cpu)); }
+static inline int fx_ack(struct fx *f, unsigned cpu)
+{
+    return lapic_ack(fx_lapic(f, cpu));
+}
+static inline bool fx_pending(struct fx *f, unsigned cpu)
+{
+    return lapic_pending(fx_lapic(f, cpu));
+}
 
 static inline int fx_setup(void **state)
 {

@@ -149,7 +149,10 @@ static void threaded_fn(void *ctx)
     host_event_set(x->done);
 }
 
-static void never(void *ctx) { fail(); }
+static void never(void *ctx)
+{
+    fail();
+}
 
 static void thread(void **state)
 {
@@ -275,8 +278,13 @@ static void kvm_scale(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FX_TEST(order), FX_TEST(pause_resume), FX_TEST(kvm_clock), cmocka_unit_test(tsc), cmocka_unit_test(counter),
-        cmocka_unit_test(thread), cmocka_unit_test(kvm_scale),
+        FX_TEST(order),
+        FX_TEST(pause_resume),
+        FX_TEST(kvm_clock),
+        cmocka_unit_test(tsc),
+        cmocka_unit_test(counter),
+        cmocka_unit_test(thread),
+        cmocka_unit_test(kvm_scale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,10 @@ struct box {
     unsigned rises[32], rises0, rises8;
 };
 
-static uint64_t box_now(void *ctx) { return ((struct box *)ctx)->now; }
+static uint64_t box_now(void *ctx)
+{
+    return ((struct box *)ctx)->now;
+}
 static void gsi(void *ctx, unsigned pin, bool level)
 {
     struct box *b = ctx;
@@ -43,9 +46,18 @@ static void to(struct box *b, uint64_t tick)
     }
     b->now = end;
 }
-static void wr(struct box *b, unsigned off, uint64_t v) { dev_wr(b->d, 0, off, 8, v); }
-static void wr4(struct box *b, unsigned off, uint32_t v) { dev_wr(b->d, 0, off, 4, v); }
-static uint64_t rd(struct box *b, unsigned off) { return dev_rd(b->d, 0, off, 8); }
+static void wr(struct box *b, unsigned off, uint64_t v)
+{
+    dev_wr(b->d, 0, off, 8, v);
+}
+static void wr4(struct box *b, unsigned off, uint32_t v)
+{
+    dev_wr(b->d, 0, off, 4, v);
+}
+static uint64_t rd(struct box *b, unsigned off)
+{
+    return dev_rd(b->d, 0, off, 8);
+}
 
 static int setup(void **state)
 {

@@ -10,7 +10,10 @@ static void line(struct fx *f, unsigned pin, bool level)
     struct irq_line l = intc_gsi_line(f->ic, pin);
     irq_set(&l, level);
 }
-static void end(struct fx *f, unsigned cpu) { apic_wr(f, cpu, 0xb0, 0); }
+static void end(struct fx *f, unsigned cpu)
+{
+    apic_wr(f, cpu, 0xb0, 0);
+}
 
 static void registers(void **state)
 {
@@ -173,6 +176,7 @@ static void snapshot(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {FX_TEST(registers), FX_TEST(edge), FX_TEST(level), FX_TEST(modes), FX_TEST(snapshot)};
+    const struct CMUnitTest tests[] = {FX_TEST(registers), FX_TEST(edge), FX_TEST(level), FX_TEST(modes),
+                                       FX_TEST(snapshot)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,11 +31,20 @@ struct smp {
     _Atomic bool stop;
 };
 
-static void intr(void *c) { host_event_set(((struct cpu *)c)->wake); }
+static void intr(void *c)
+{
+    host_event_set(((struct cpu *)c)->wake);
+}
 static void nothing(void *c) {}
 static void sipi(void *c, uint8_t v) {}
-static void lock(void *c) { host_lock(((struct cpu *)c)->s->lock); }
-static void unlock(void *c) { host_unlock(((struct cpu *)c)->s->lock); }
+static void lock(void *c)
+{
+    host_lock(((struct cpu *)c)->s->lock);
+}
+static void unlock(void *c)
+{
+    host_unlock(((struct cpu *)c)->s->lock);
+}
 
 static void wr(struct smp *s, unsigned i, unsigned off, uint32_t v)
 {
@@ -119,8 +128,8 @@ static void storm(void **state)
         s->cpu[i] = (struct cpu){.s = s, .i = i, .wake = host_event_new()};
         cpu[i] = &s->cpu[i];
     }
-    s->ic = intc_new(&(struct intc_config){.ncpu = NCPU, .cpu = cpu, .ops = &ops, .clock = s->clock,
-                                           .tsc = tsc_scale_make(1000000), .phys_bits = 40});
+    s->ic = intc_new(&(struct intc_config){
+        .ncpu = NCPU, .cpu = cpu, .ops = &ops, .clock = s->clock, .tsc = tsc_scale_make(1000000), .phys_bits = 40});
     for (unsigned i = 0; i < NCPU; i++) {
         struct dev *io = intc_ioapic(s->ic);
         wr(s, i, 0xf0, 0x1ff);

@@ -4,7 +4,10 @@
 #define ICR(dest, low) (apic_wr(f, 0, 0x310, (uint32_t)(dest) << 24), apic_wr(f, 0, 0x300, (low)))
 #define MSR(r) (0x800u + (r))
 
-static int msr_wr(struct fx *f, unsigned cpu, uint32_t msr, uint64_t v) { return intc_wrmsr(f->ic, cpu, msr, v); }
+static int msr_wr(struct fx *f, unsigned cpu, uint32_t msr, uint64_t v)
+{
+    return intc_wrmsr(f->ic, cpu, msr, v);
+}
 static uint64_t msr_rd(struct fx *f, unsigned cpu, uint32_t msr)
 {
     uint64_t v;
@@ -459,7 +462,7 @@ static void mode_changes(void **state)
     assert_int_equal(msr_wr(f, 1, MSR_APIC_BASE, page), 0); /* off */
     assert_true(lapic_page(fx_lapic(f, 1)) == UINT64_MAX);
     ICR(1, 0x4400);
-    assert_int_equal(f->cpu[1].nmi, 0); /* off the bus */
+    assert_int_equal(f->cpu[1].nmi, 0);                           /* off the bus */
     assert_int_equal(msr_wr(f, 1, MSR_APIC_BASE, page | x2), -1); /* straight to x2APIC */
     assert_int_equal(msr_wr(f, 1, MSR_APIC_BASE, page | en), 0);
     assert_int_equal(apic_rd(f, 1, 0x80), 0); /* state was lost */
@@ -519,9 +522,9 @@ static void virtual_wire(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        FX_TEST(power_up), FX_TEST(priorities), FX_TEST(destinations), FX_TEST(lowest_priority), FX_TEST(errors),
-        FX_TEST(lint), FX_TEST(timer_count), FX_TEST(timer_periodic), FX_TEST(tsc_deadline), FX_TEST(x2apic),
-        FX_TEST(mode_changes), cmocka_unit_test(virtual_wire),
+        FX_TEST(power_up),     FX_TEST(priorities), FX_TEST(destinations), FX_TEST(lowest_priority),
+        FX_TEST(errors),       FX_TEST(lint),       FX_TEST(timer_count),  FX_TEST(timer_periodic),
+        FX_TEST(tsc_deadline), FX_TEST(x2apic),     FX_TEST(mode_changes), cmocka_unit_test(virtual_wire),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

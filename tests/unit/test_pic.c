@@ -7,7 +7,10 @@ struct box {
     bool intr;
 };
 
-static void out(void *ctx, unsigned pin, bool level) { ((struct box *)ctx)->intr = level; }
+static void out(void *ctx, unsigned pin, bool level)
+{
+    ((struct box *)ctx)->intr = level;
+}
 
 static void wr(struct box *b, unsigned port, uint8_t v)
 {
@@ -185,7 +188,7 @@ static void special_mask(void **state)
     pulse(b, 6);
     assert_false(b->intr);
     wr(b, 0x21, 0x08);
-    wr(b, 0x20, 0x68); /* set special mask mode */
+    wr(b, 0x20, 0x68);    /* set special mask mode */
     assert_true(b->intr); /* lower priority gets through */
     assert_int_equal(pic_ack(b->p), 0x26);
     wr(b, 0x20, 0x20); /* non-specific EOI skips the masked 3 */
@@ -243,7 +246,7 @@ static void initialisation(void **state)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(basic), T(cascade), T(spurious), T(level_mode), T(rotation),
-                                       T(special_mask), T(polling), T(initialisation)};
+    const struct CMUnitTest tests[] = {T(basic),    T(cascade),      T(spurious), T(level_mode),
+                                       T(rotation), T(special_mask), T(polling),  T(initialisation)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

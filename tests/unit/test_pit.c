@@ -12,7 +12,10 @@ struct box {
     unsigned rises;
 };
 
-static uint64_t box_now(void *ctx) { return ((struct box *)ctx)->now; }
+static uint64_t box_now(void *ctx)
+{
+    return ((struct box *)ctx)->now;
+}
 static void out0(void *ctx, unsigned pin, bool level)
 {
     struct box *b = ctx;
@@ -21,7 +24,10 @@ static void out0(void *ctx, unsigned pin, bool level)
 }
 
 /* Nanoseconds at which the counter input has made t clocks. */
-static uint64_t ns_of(uint64_t t) { return (t * 17600 + 20) / 21; }
+static uint64_t ns_of(uint64_t t)
+{
+    return (t * 17600 + 20) / 21;
+}
 
 static void to(struct box *b, uint64_t tick)
 {
@@ -35,9 +41,18 @@ static void to(struct box *b, uint64_t tick)
     b->now = end;
 }
 
-static void wr(struct box *b, unsigned port, uint8_t v) { dev_wr(b->d, PIT_BANK_REGS, port - 0x40, 1, v); }
-static uint8_t rd(struct box *b, unsigned port) { return (uint8_t)dev_rd(b->d, PIT_BANK_REGS, port - 0x40, 1); }
-static void portb(struct box *b, uint8_t v) { dev_wr(b->d, PIT_BANK_PORTB, 0, 1, v); }
+static void wr(struct box *b, unsigned port, uint8_t v)
+{
+    dev_wr(b->d, PIT_BANK_REGS, port - 0x40, 1, v);
+}
+static uint8_t rd(struct box *b, unsigned port)
+{
+    return (uint8_t)dev_rd(b->d, PIT_BANK_REGS, port - 0x40, 1);
+}
+static void portb(struct box *b, uint8_t v)
+{
+    dev_wr(b->d, PIT_BANK_PORTB, 0, 1, v);
+}
 static void load(struct box *b, unsigned ch, uint16_t n)
 {
     wr(b, 0x40 + ch, (uint8_t)n);
