@@ -168,14 +168,9 @@ static void native_init(void)
     native_map(DATA_RW, DATA_RW_SIZE, PROT_READ | PROT_WRITE);
 }
 
-/* Execute the instruction at in->rip. out->s is the state after it, or at the fault. */
-static void native_run(const struct state *in, bool code32, struct outcome *out)
+/* What the exception that ended the run means. */
+static void native_classify(const struct state *in, struct outcome *out)
 {
-    native.in = in;
-    native.out = out;
-    native.code32 = code32;
-    native.phase = NATIVE_ENTER;
-    __asm__ volatile("int3" ::: "memory");
     if (out->vector == 3) {
         out->vector = -1;
         out->s.rip--;
@@ -185,6 +180,17 @@ static void native_run(const struct state *in, bool code32, struct outcome *out)
     }
     if (out->vector != 14)
         out->cr2 = 0;
+}
+
+/* Execute the instruction at in->rip. out->s is the state after it, or at the fault. */
+static void native_run(const struct state *in, bool code32, struct outcome *out)
+{
+    native.in = in;
+    native.out = out;
+    native.code32 = code32;
+    native.phase = NATIVE_ENTER;
+    __asm__ volatile("int3" ::: "memory");
+    native_classify(in, out);
 }
 
 #endif

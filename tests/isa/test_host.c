@@ -2,12 +2,13 @@
  * Innocuous instructions checked against the host CPU itself: for every row of
  * the instruction table that the host supports, register and memory forms, in
  * 64-bit and 32-bit code, random operands and flags go once through the host
- * CPU and once through decoder and executors. All registers, flags, vector and
- * x87 state, memory, and faults with vector, error code and address must agree.
+ * CPU, once through decoder and executors, and once through the interpreter's
+ * blocks with exceptions delivered by the guest's IDT. All registers, flags, vector
+ * and x87 state, memory, and faults with vector, error code and address must agree.
  *
  * Usage: test_host [runs per form (default 40)] [mnemonic] [seed]
  */
-#include "../unit/cpu_fixture.h"
+#include "tests/unit/interp_fixture.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -23,6 +24,13 @@ static struct config {
     uint64_t seed;
 } cfg = {40, NULL, 0x9e3779b97f4a7c15};
 
+/* Guest-physical layout: system structures, mapped for the supervisor at SYS_BASE; then the pages of code and data. */
+#define SYS_BASE 0x3fe00000ul
+#define SYS_IDT 0x8000u
+#define SYS_GDT 0x9000u
+#define SYS_TSS 0xa000u
+#define SYS_STACK 0xc000u
+#define SYS_HANDLERS 0xd000u
 #define GPA_OF(lin) (0x100000 + ((lin) - CODE_BASE))
 
 struct totals {
@@ -30,7 +38,9 @@ struct totals {
 };
 
 struct tester {
-    struct fx *f;
+    struct im *m;
+    struct x86_cpu *c;
+    uint8_t *ram;
     bool code32;
     struct samples samples;
     x86_exec_fn fn[X86_NOP_COUNT];
@@ -486,9 +496,9 @@ static bool build(struct tester *t, const struct sample *s, const uint64_t *feat
     }
     special(t, k);
     if (k->mem) { /* a base register that is an operand too may have been changed */
-        memcpy(t->f->c->gpr, k->s.gpr, sizeof(k->s.gpr));
-        t->f->c->rip = CODE_AT;
-        if (x86_decode(in, k->code, 15, t->samples.mode, false, features) != X86_DEC_OK || (!vsib(in) && x86_ea(t->f->c, in) != k->mem))
+        memcpy(t->c->gpr, k->s.gpr, sizeof(k->s.gpr));
+        t->c->rip = CODE_AT;
+        if (x86_decode(in, k->code, 15, t->samples.mode, false, features) != X86_DEC_OK || (!vsib(in) && x86_ea(t->c, in) != k->mem))
             return false;
     }
     /* Displacements may have been patched. */
@@ -500,23 +510,41 @@ static bool build(struct tester *t, const struct sample *s, const uint64_t *feat
     return true;
 }
 
-/* Run on our side: decoder's result through the executors, to completion. */
-static void run_ours(struct tester *t, struct kase *k, struct outcome *o)
+/* CPL 3, flat, as the host runs us. */
+static void user_segments(struct tester *t)
 {
-    struct x86_cpu *c = t->f->c;
-    x86_exec_fn fn = t->fn[k->in.op];
-    int r = X86_REPEAT;
+    struct x86_cpu *c = t->c;
 
-    memcpy(t->f->ram + GPA_OF(CODE_AT), k->code, 16);
+    for (unsigned i = 0; i < X86_NSEG; i++)
+        c->seg[i] = (struct x86_seg){.limit = 0xffffffff, .sel = USER_DS, .ar = 0xc0f3};
+    c->seg[X86_CS] = t->code32 ? (struct x86_seg){.limit = 0xffffffff, .sel = USER_CS32, .ar = 0xc0fb}
+                               : (struct x86_seg){.limit = 0xffffffff, .sel = USER_CS64, .ar = 0xa0fb};
+    x86_recompute(c);
+}
+
+static void put_state(struct tester *t, const struct kase *k)
+{
+    struct x86_cpu *c = t->c;
+
+    memcpy(t->ram + GPA_OF(DATA_RW), t->data, DATA_RW_SIZE);
     memcpy(c->gpr, k->s.gpr, sizeof(c->gpr));
     c->rip = k->s.rip;
     x86_set_rflags(c, k->s.rflags);
     memcpy(c->fpu.raw, k->s.fx, XSTATE_SIZE);
     c->fpu.fcs = c->fpu.fds = 0;
-    x86_recompute(c);
+    user_segments(t);
     if (below(4) == 0)
         x86_tlb_flush_all(c);
+}
 
+/* The decoded instruction through the executors, to completion. */
+static void run_exec(struct tester *t, struct kase *k, struct outcome *o)
+{
+    struct x86_cpu *c = t->c;
+    x86_exec_fn fn = t->fn[k->in.op];
+    int r = X86_REPEAT;
+
+    put_state(t, k);
     for (unsigned i = 0; r == X86_REPEAT && i < 100; i++)
         r = fn(c, &k->in);
     o->vector = -1;
@@ -535,6 +563,35 @@ static void run_ours(struct tester *t, struct kase *k, struct outcome *o)
     o->s.rip = c->rip;
     o->s.rflags = x86_get_rflags(c);
     memcpy(o->s.fx, c->fpu.raw, XSTATE_SIZE);
+}
+
+/* Through the engine: the exception that ends it (INT3 when all is well) is delivered, its handler halts. */
+static void run_engine(struct tester *t, struct kase *k, struct outcome *o)
+{
+    struct x86_cpu *c = t->c;
+    uint64_t frame[6];
+    unsigned n = 0;
+
+    im_put(t->m, GPA_OF(CODE_AT), k->code, 16);
+    put_state(t, k);
+    c->activity = X86_RUNNING;
+    if (im_run(t->m, t->m->v) != EXIT_HLT || c->rip - (SYS_BASE + SYS_HANDLERS) >= 16 * 32) {
+        o->vector = 2000;
+        return;
+    }
+    o->vector = (int)((c->rip - (SYS_BASE + SYS_HANDLERS)) / 16);
+    memcpy(frame, t->ram + (c->gpr[X86_RSP] - SYS_BASE), sizeof(frame));
+    if (o->vector == X86_DF || (o->vector >= X86_TS && o->vector <= X86_PF) || o->vector == X86_AC)
+        n = 1;
+    o->err = n ? (uint32_t)frame[0] : 0;
+    o->cr2 = o->vector == X86_PF ? c->cr2 : 0;
+    memcpy(o->s.gpr, c->gpr, sizeof(c->gpr));
+    memcpy(frame, t->ram + (c->gpr[X86_RSP] - SYS_BASE) + 8 * n, 5 * 8);
+    o->s.rip = frame[0];
+    o->s.rflags = frame[2];
+    o->s.gpr[X86_RSP] = frame[3];
+    memcpy(o->s.fx, c->fpu.raw, XSTATE_SIZE);
+    native_classify(&k->s, o);
 }
 
 /* --- comparing ------------------------------------------------------------------ */
@@ -558,7 +615,7 @@ static unsigned compare(struct tester *t, const struct kase *k, const struct out
 {
     unsigned bad = 0;
     uint64_t mask = t->code32 ? 0xffffffff : ~0ull, fl = X86_FL_ARITH | X86_FL_DF | X86_FL_AC | X86_FL_NT | X86_FL_ID, d;
-    const uint8_t *ours = t->f->ram + GPA_OF(DATA_RW), *host = (const uint8_t *)DATA_RW;
+    const uint8_t *ours = t->ram + GPA_OF(DATA_RW), *host = (const uint8_t *)DATA_RW;
     uint64_t undefined;
     char name[16];
 
@@ -666,29 +723,40 @@ static void describe(const struct tester *t, const struct kase *k)
 /* Page tables over the addresses the host process uses too, long mode at CPL 3, as the host runs us. */
 static void setup_guest(struct tester *t)
 {
-    struct fx *f = t->f;
-    struct x86_cpu *c = f->c;
+    struct x86_cpu *c = t->c;
+    uint8_t *ram = t->ram;
 
-    fx_put64(f, 0x1000, 0x2007);
-    fx_put64(f, 0x2000, 0x3007);
-    fx_put64(f, 0x3000 + 8 * (CODE_BASE >> 21), 0x4007);
+    put64(ram + 0x1000, 0x2007);
+    put64(ram + 0x2000, 0x3007);
+    put64(ram + 0x3000 + 8 * (CODE_BASE >> 21), 0x4007);
+    put64(ram + 0x3000 + 8 * (SYS_BASE >> 21), 0x83);
     for (uint64_t a = CODE_BASE; a < DATA_END; a += 4096)
         if (a == CODE_BASE || a == DATA_RO || a >= DATA_RW)
-            fx_put64(f, 0x4000 + 8 * ((a >> 12) & 511), GPA_OF(a) | (a == DATA_RO ? 5 : 7) | (a == CODE_BASE ? 0 : 1ull << 63));
+            put64(ram + 0x4000 + 8 * ((a >> 12) & 511), GPA_OF(a) | (a == DATA_RO ? 5 : 7) | (a == CODE_BASE ? 0 : 1ull << 63));
+    put64(ram + SYS_GDT + 8, 0x00af9b000000ffff);
+    put64(ram + SYS_GDT + 0x20, 0x00cffb000000ffff);
+    put64(ram + SYS_GDT + 0x28, 0x00cff3000000ffff);
+    put64(ram + SYS_GDT + 0x30, 0x00affb000000ffff);
+    put64(ram + SYS_TSS + 4, SYS_BASE + SYS_STACK);
+    for (unsigned v = 0; v < 32; v++) {
+        uint64_t h = SYS_BASE + SYS_HANDLERS + 16 * v;
+
+        put64(ram + SYS_IDT + 16 * v, (h & 0xffff) | 0x80000 | (v == 3 ? 0xee00ull : 0x8e00ull) << 32 | (h >> 16 & 0xffff) << 48);
+        put64(ram + SYS_IDT + 16 * v + 8, h >> 32);
+        ram[SYS_HANDLERS + 16 * v] = 0xf4; /* HLT */
+    }
+    c->gdtr = (struct x86_dtr){SYS_BASE + SYS_GDT, 0x4f};
+    c->idtr = (struct x86_dtr){SYS_BASE + SYS_IDT, 0x1ff};
+    c->tr = (struct x86_seg){.base = SYS_BASE + SYS_TSS, .limit = 0x67, .sel = 0x40, .ar = 0x8b};
     c->cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG;
     c->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE | X86_CR4_FSGSBASE;
     c->cr3 = 0x1000;
     c->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
     c->xcr0 = 7;
-    for (unsigned i = 0; i < X86_NSEG; i++)
-        c->seg[i] = (struct x86_seg){.limit = 0xffffffff, .sel = USER_DS, .ar = 0xc0f3};
-    c->seg[X86_CS] = t->code32 ? (struct x86_seg){.limit = 0xffffffff, .sel = USER_CS32, .ar = 0xc0fb}
-                               : (struct x86_seg){.limit = 0xffffffff, .sel = USER_CS64, .ar = 0xa0fb};
     x86_fpu_reset(c);
-    x86_recompute(c);
-    x86_tlb_flush_all(c);
-    memset(f->ram + GPA_OF(CODE_BASE), 0xcc, 4096);
-    memcpy(f->ram + GPA_OF(DATA_RO), (void *)DATA_RO, 4096);
+    user_segments(t);
+    memset(ram + GPA_OF(CODE_BASE), 0xcc, 4096);
+    memcpy(ram + GPA_OF(DATA_RO), (void *)DATA_RO, 4096);
 }
 
 static void add(struct tester *t, const struct x86_exec_entry *e)
@@ -699,7 +767,7 @@ static void add(struct tester *t, const struct x86_exec_entry *e)
 
 static void run_row(struct tester *t, unsigned row)
 {
-    const uint64_t *features = x86_feature_bits(t->f->policy);
+    const uint64_t *features = x86_feature_bits(t->m->vm->cpuid);
     unsigned printed = 0, failures = 0;
     static struct kase k;
     static struct outcome host, ours;
@@ -718,19 +786,24 @@ static void run_row(struct tester *t, unsigned row)
             if (!build(t, &b->s[i % b->n], features, &k))
                 continue;
             memcpy((void *)DATA_RW, t->data, DATA_RW_SIZE);
-            memcpy(t->f->ram + GPA_OF(DATA_RW), t->data, DATA_RW_SIZE);
             memcpy((void *)CODE_AT, k.code, 16);
             native_run(&k.s, t->code32, &host);
-            run_ours(t, &k, &ours);
             t->t.runs++;
             t->t.faults += host.vector >= 0;
-            bad = compare(t, &k, &host, &ours, false);
-            if (!bad)
-                continue;
-            failures++;
-            if (printed++ < (cfg.only ? 5 : 1)) {
-                describe(t, &k);
-                compare(t, &k, &host, &ours, true);
+            for (unsigned way = 0; way < 2; way++) {
+                if (way)
+                    run_engine(t, &k, &ours);
+                else
+                    run_exec(t, &k, &ours);
+                bad = compare(t, &k, &host, &ours, false);
+                if (!bad)
+                    continue;
+                failures++;
+                if (printed++ < (cfg.only ? 5 : 1)) {
+                    printf("  %s:", way ? "interpreter" : "executor");
+                    describe(t, &k);
+                    compare(t, &k, &host, &ours, true);
+                }
             }
         }
     }
@@ -754,13 +827,15 @@ static void run_mode(bool code32)
     memset(&t, 0, sizeof(t));
     rng_state = cfg.seed;
     t.code32 = code32;
-    t.f = fx_new(40);
+    t.m = im_new(1);
+    t.c = &t.m->v->cpu;
+    t.ram = t.m->vm->ram;
     setup_guest(&t);
     add(&t, x86_exec_int);
     add(&t, x86_exec_fpu);
     add(&t, x86_exec_sys);
     add(&t, x86_exec_far);
-    samples_make(&t.samples, code32 ? X86_MODE_32 : X86_MODE_64, x86_feature_bits(t.f->policy));
+    samples_make(&t.samples, code32 ? X86_MODE_32 : X86_MODE_64, x86_feature_bits(t.m->vm->cpuid));
     for (unsigned i = 0; i < DATA_RW_SIZE; i += 64)
         rnd_bytes(t.data + i, 64);
 
@@ -773,7 +848,7 @@ static void run_mode(bool code32)
             found64[row] = b[0].n || b[1].n;
         if (!why && !b[0].n && !b[1].n)
             why = x86_isa[row].attr & (code32 ? X86_ATTR_ONLY64 : X86_ATTR_NO64) ? "not in this mode"
-                  : !x86_has(t.f->policy, x86_isa[row].feature)                    ? "not presented on this host"
+                  : !x86_has(t.m->vm->cpuid, x86_isa[row].feature)                    ? "not presented on this host"
                   : t.code32 && found64[row]                                       ? "64-bit encodings only"
                                                                                    : "no encoding found";
         if (!why && !t.fn[x86_isa[row].op])
@@ -795,8 +870,7 @@ static void run_mode(bool code32)
     printf("%s-bit code: %u of %u rows checked in %u forms (%u rows skipped), %u runs of which %u faulted, %u differed in undefined flags only\n",
            code32 ? "32" : "64", t.t.rows, x86_isa_count, t.t.forms, skipped, t.t.runs, t.t.faults, t.t.undef_diffs);
     free(t.samples.b);
-    x86_fpu_fini(t.f->c);
-    fx_free(t.f);
+    im_free(t.m);
     assert_int_equal(t.t.failures, 0);
 }
 
