@@ -267,6 +267,11 @@ static int compare(struct x86_cpu *c, const struct x86_insn *in, bool cmps)
             str_advance(&s, i, cmps, true);
             continue;
         }
+        y = 0; /* processors read the destination operand first */
+        if ((r = str_lin(&s, true, X86_READ, &b)) || (r = x86_lin_read(c, b, &y, s.size)))
+            return r;
+        if (x86_watching(c))
+            x86_debug_data(c, b, s.size, false);
         if (cmps) {
             x = 0;
             if ((r = str_lin(&s, false, X86_READ, &a)) || (r = x86_lin_read(c, a, &x, s.size)))
@@ -274,11 +279,6 @@ static int compare(struct x86_cpu *c, const struct x86_insn *in, bool cmps)
             if (x86_watching(c))
                 x86_debug_data(c, a, s.size, false);
         }
-        y = 0;
-        if ((r = str_lin(&s, true, X86_READ, &b)) || (r = x86_lin_read(c, b, &y, s.size)))
-            return r;
-        if (x86_watching(c))
-            x86_debug_data(c, b, s.size, false);
         str_advance(&s, 1, cmps, true);
         more = (x == y) == (in->rep == X86_REP_REPE);
         if (c->pending_dbg)

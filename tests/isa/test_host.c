@@ -495,6 +495,8 @@ static bool build(struct tester *t, const struct sample *s, const uint64_t *feat
             return false;
     }
     special(t, k);
+    if (in->op == X86_OP_CALL && k->mem >= DATA_RO && k->mem < DATA_RW)
+        return false; /* the target there is random */
     if (k->mem) { /* a base register that is an operand too may have been changed */
         memcpy(t->c->gpr, k->s.gpr, sizeof(k->s.gpr));
         t->c->rip = CODE_AT;
