@@ -13,7 +13,7 @@ $(GUEST_C): $(G)/%.elf: tests/guest/%.c $(GUEST_LIB) | out/.deps-test
 	@mkdir -p $(G)
 	@echo "  GUEST $<"
 	@gcc $(GUEST_CFLAGS) -nostdlib -static -Wl,--build-id=none -Wl,--no-warn-rwx-segments -Wl,-T,tests/guest/lib/link.ld -Itests/guest/lib \
-	    tests/guest/lib/start64.S tests/guest/lib/guest.c $< -o $@.64
+	    tests/guest/lib/start64.S $(wildcard tests/guest/lib/*.c) $< -o $@.64
 	@objcopy -O elf32-i386 $@.64 $@
 
 $(GUEST_ASM): $(G)/%.bin: tests/guest/%.asm $(wildcard tests/guest/lib/*.inc) | out/.deps-test

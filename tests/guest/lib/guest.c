@@ -5,10 +5,10 @@
 
 static unsigned passed, failed;
 volatile struct fault fault;
-volatile uint64_t try_resume;
+volatile uint64_t try_resume, try_rsp;
 static handler_fn handlers[256];
 extern uint8_t stubs[], end[], stack_top[];
-extern uint64_t gdt[], boot_pml4[];
+extern uint64_t boot_pml4[];
 
 /* --- output --- */
 
@@ -72,8 +72,16 @@ void print(const char *f, ...)
     va_end(ap);
 }
 
+const char *lax_why;
+
 void check_at(bool ok, const char *name, const char *file, int line)
 {
+    const char *why = lax_why;
+    lax_why = NULL;
+    if (!ok && why && under_qemu()) {
+        print("skip %s: under QEMU %s\n", name, why);
+        return;
+    }
     if (ok) {
         passed++;
         print("ok %s\n", name);
@@ -97,16 +105,35 @@ void finish(void)
         outb(0xf4, failed || !passed);
 }
 
+bool under_qemu(void)
+{
+    static const char sig[4] = "QEMU";
+    bool same = true;
+    outw(0x510, 0);
+    for (int i = 0; i < 4; i++)
+        same &= inb(0x511) == (uint8_t)sig[i];
+    return same;
+}
+
 /* --- exceptions --- */
+
+void *stub_of(unsigned v)
+{
+    return stubs + 16 * v;
+}
 
 void set_handler(unsigned v, handler_fn fn)
 {
     handlers[v] = fn;
 }
 
+bool (*trap_hook)(struct frame *f);
+
 void trap(struct frame *f)
 {
     uint64_t cr2 = read_cr2();
+    if (trap_hook && trap_hook(f))
+        return;
     if (handlers[f->vector]) {
         handlers[f->vector](f);
         return;
@@ -120,6 +147,8 @@ void trap(struct frame *f)
         fault.rflags = f->rflags;
         fault.cs = f->cs;
         f->rip = try_resume;
+        if (try_rsp)
+            f->rsp = try_rsp;
         return;
     }
     print("FAIL unexpected vector %lu error %lx at %lx:%lx rsp %lx cr2 %lx flags %lx\n", f->vector, f->error, f->cs, f->rip, f->rsp, cr2,
@@ -209,8 +238,10 @@ static bool tss_ready;
 static volatile uint64_t user_result;
 __attribute__((used)) uint64_t user_return_rsp;
 
-static void tss_init(void)
+void tss_init(void)
 {
+    if (tss_ready)
+        return;
     uint64_t b = (uint64_t)tss64;
     /* RSP0 at byte 4 */
     *(uint64_t *)((uint8_t *)tss64 + 4) = (uint64_t)(kernel_stack + sizeof(kernel_stack));
@@ -259,10 +290,7 @@ __attribute__((naked, noinline)) static void enter_user(int64_t (*fn)(void *), v
 int64_t run_user(int64_t (*fn)(void *), void *arg)
 {
     handler_fn saved[33];
-    if (!tss_ready) {
-        tss_init();
-        /* The identity map becomes user-accessible from CPL 3 (supervisor pages are made by tests that want them). */
-    }
+    tss_init();
     for (unsigned i = 0; i < 32; i++) {
         saved[i] = handlers[i];
         handlers[i] = leave_user;

@@ -29,10 +29,18 @@ void check_at(bool ok, const char *name, const char *file, int line);
 void check_eq_at(uint64_t got, uint64_t want, const char *name, const char *file, int line);
 #define CHECK_EQ(name, got, want) check_eq_at((uint64_t)(got), (uint64_t)(want), (name), __FILE__, __LINE__)
 
+/* QEMU is the cross-check, but TCG leaves out some checks of the architecture: LAX("says why") before one check makes its failure there a
+ * line "skip". It tells itself by the firmware-configuration device's signature. */
+bool under_qemu(void);
+extern const char *lax_why;
+#define LAX(why) (lax_why = (why))
+
 /* Exceptions. A handler set for a vector gets the frame and may change it; without one the guest prints the frame and fails. */
 typedef void (*handler_fn)(struct frame *f);
 void set_handler(unsigned vector, handler_fn fn);
 void idt_init(void);
+void *stub_of(unsigned vector);                 /* the library's entry point for a vector, to put into gates */
+extern bool (*trap_hook)(struct frame *f);      /* sees every exception and interrupt first; true: handled */
 void set_gate(unsigned vector, void *entry, unsigned dpl, unsigned ist, unsigned type);
 
 /* Run one expression of inline code that may fault; after it `fault` tells what happened. The asm must begin at label 1 and put label 2
@@ -43,7 +51,7 @@ struct fault {
     uint64_t error, rip, cr2, rflags, cs;
 };
 extern volatile struct fault fault;
-extern volatile uint64_t try_resume;
+extern volatile uint64_t try_resume, try_rsp; /* try_rsp: restored with it, unless 0 */
 #define TRY(code, ...)                                                                                                 \
     do {                                                                                                               \
         fault.happened = false;                                                                                        \
@@ -79,7 +87,9 @@ enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_PWT = 8, PTE_PCD = 16, PTE_A = 32, P
 
 /* Run fn(arg) at CPL 3 on a stack of its own; returns its result, or -1 with `fault` filled in when it faulted. */
 int64_t run_user(int64_t (*fn)(void *), void *arg);
+void tss_init(void); /* load TR; idempotent */
 extern uint64_t tss64[];
+extern uint64_t gdt[]; /* 32 descriptors; 12 and above are free */
 
 /* Local APIC by MMIO at its default page, and application processors. */
 static inline uint32_t apic_read(unsigned r) { return *(volatile uint32_t *)(0xfee00000ull + r); }
