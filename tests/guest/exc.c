@@ -499,6 +499,8 @@ static void on_irq(struct frame *f)
 static void shadow(void)
 {
     apic_write(0xf0, 0x1ff);
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
     set_handler(0x50, on_irq);
     irq_count = 0;
     ATTEMPT("movl $0x44050, (%%rcx)\n movl 0x20(%%rcx), %%r8d\n sti\n nop\n1: nop\n2: cli", "c"(0xfee00300ull));
