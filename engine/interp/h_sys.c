@@ -79,7 +79,8 @@ UOP(interp_redo)
             c->pg_count[x86_isa[in.row].pg & 7]++;
         r = fn ? fn(c, &in) : X86_UNDEF;
     }
-    if (r != X86_OK || disturbed(c) || c->inhibit_irq || in.len != u->len)
+    /* POPF comes here when an interrupt waits for IF. */
+    if (r != X86_OK || disturbed(c) || c->inhibit_irq || vcpu_of(c)->irq_waiting || in.len != u->len)
         return leave(c, u, r, in.len);
     c->rip -= u->off;
     return u + 1;
