@@ -24,7 +24,7 @@
 
 /* Guest-physical layout. RAM: 0 to 3 GiB, then from 4 GiB (core/vm.c). */
 #define FIRMWARE_BASE 0xe0000ull /* ACPI tables; RAM, reserved in the memory map */
-#define FIRMWARE_SIZE 0x20000ull
+#define FIRMWARE_SIZE 0x10000ull /* above it, images may be loaded over the system ROM's place */
 #define PCI_MEM32 0xc0000000ull
 #define PCI_MEM32_SIZE 0x20000000ull
 #define ECAM 0xe0000000ull

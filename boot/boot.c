@@ -97,7 +97,7 @@ static int build_map(struct loader *l)
             return -1;
     }
     if (map_cut(l, LOAD_LOW_END, 0x100000) || map_add(l, LOAD_LOW_END, 0xa0000, BOOT_MEM_RESERVED) ||
-        map_add(l, 0xe0000, 0x100000, BOOT_MEM_RESERVED))
+        map_add(l, 0xe0000, 0xf0000, BOOT_MEM_RESERVED) || map_add(l, 0xf0000, 0x100000, LOAD_MEM_ROM))
         return -1;
     for (unsigned i = 0; i < l->spec->nreserved; i++) {
         const struct boot_region *r = &l->spec->reserved[i];
@@ -126,18 +126,25 @@ static int overlap(const struct loader *l, uint64_t start, uint64_t end)
 
 int load_claim(struct loader *l, uint64_t start, uint64_t len)
 {
-    uint64_t end = start + len;
+    uint64_t end = start + len, covered = start;
     if (end < start || l->nclaims == LOAD_MAX_CLAIMS || overlap(l, start, end) >= 0)
         return -1;
-    for (unsigned i = 0; i < l->nmap; i++) {
+    for (unsigned i = 0; i < l->nmap && covered < end; i++) {
         const struct boot_region *r = &l->map[i];
-        if (r->type == BOOT_MEM_RAM && start >= r->start && end <= r->start + r->size) {
-            l->claim[l->nclaims].start = start;
-            l->claim[l->nclaims++].end = end;
-            return 0;
-        }
+        bool usable = r->type == BOOT_MEM_RAM || r->type == LOAD_MEM_ROM;
+        if (usable && covered >= r->start && covered < r->start + r->size)
+            covered = r->start + r->size;
     }
-    return -1;
+    if (covered < end)
+        return -1;
+    l->claim[l->nclaims].start = start;
+    l->claim[l->nclaims++].end = end;
+    return 0;
+}
+
+uint32_t load_type(const struct boot_region *r)
+{
+    return r->type == LOAD_MEM_ROM ? BOOT_MEM_RESERVED : r->type;
 }
 
 int load_claim_low(struct loader *l, uint64_t len, uint64_t align, uint64_t min, uint64_t max, uint64_t *start)

@@ -168,7 +168,7 @@ static void fill_zero_page(struct loader *l, const struct header *h, uint8_t *zp
         uint8_t *e = zp + ZP_E820 + 20 * i;
         put64(e, l->map[i].start);
         put64(e + 8, l->map[i].size);
-        put32(e + 16, l->map[i].type);
+        put32(e + 16, load_type(&l->map[i]));
         if (l->map[i].type == BOOT_MEM_RAM && l->map[i].start == 0x100000)
             above = l->map[i].size >> 10;
     }

@@ -20,6 +20,10 @@
 #define BOOT_TR 0x20
 #define BOOT_GDT_SIZE 0x30
 
+/* The system ROM's place where no table lies: reserved to the guest, but an image may be loaded over it (linkers put
+ * the headers of an executable for 1 MiB right below it). */
+#define LOAD_MEM_ROM 100
+
 struct loader {
     struct vm *vm;
     const struct boot_spec *spec;
@@ -67,6 +71,9 @@ int load_fail(struct loader *l, const char *file, const char *fmt, ...) __attrib
 
 /* Write guest memory (RAM, and ROM as the firmware that filled it); data NULL: zeros. -1 if any of it is neither. */
 int load_write(struct loader *l, uint64_t gpa, const void *data, uint64_t len);
+
+/* The type a guest is told. */
+uint32_t load_type(const struct boot_region *r);
 
 /* Take [start, start + len): it must be RAM in the map and not taken yet. -1 otherwise (no message). */
 int load_claim(struct loader *l, uint64_t start, uint64_t len);

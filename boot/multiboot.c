@@ -96,7 +96,7 @@ static void put_memory_map(const struct loader *l, uint8_t *info, uint8_t *map)
         put32(e, MMAP_SIZE - 4); /* the size field does not count itself */
         put64(e + 4, l->map[i].start);
         put64(e + 12, l->map[i].size);
-        put32(e + 20, l->map[i].type);
+        put32(e + 20, load_type(&l->map[i]));
         if (l->map[i].type == BOOT_MEM_RAM && l->map[i].start == 0)
             lower = l->map[i].size >> 10;
         if (l->map[i].type == BOOT_MEM_RAM && l->map[i].start == 0x100000)

@@ -67,7 +67,7 @@ int load_pvh(struct loader *l)
         uint8_t *e = b + map + i * MEMMAP_SIZE;
         put64(e, l->map[i].start);
         put64(e + 8, l->map[i].size);
-        put32(e + 16, l->map[i].type);
+        put32(e + 16, load_type(&l->map[i]));
     }
     memcpy(b + str, cmdline, strlen(cmdline) + 1);
     str += strlen(cmdline) + 1;

@@ -296,7 +296,7 @@ static void elf_refused(void **state)
     put64(img + 64 + 40, RAM_SIZE);
     refuse(f, &spec, "does not fit");
     put64(img + 64 + 40, 0x3000);
-    put64(img + 64 + 24, 0xe0000);
+    put64(img + 64 + 24, 0xef000);
     refuse(f, &spec, "does not fit"); /* on top of the firmware's area */
     put64(img + 64 + 24, 0x200000);
     put64(img + 64 + 8, ~0ull - 10);
@@ -353,6 +353,12 @@ static void multiboot(void **state)
     accept(f, &spec, &e);
     expect_multiboot(f, &e, 0x100010);
     assert_int_equal(get32(f->ram + 0x100000), 0x1badb002);
+    put32(img + 52 + 12, 0xff000); /* headers of the file below 1 MiB, as linkers lay it out */
+    accept(f, &spec, &e);
+    assert_int_equal(get32(f->ram + 0xff000), 0x1badb002);
+    put32(img + 52 + 12, 0xef800);
+    refuse(f, &spec, "does not fit");
+    put32(img + 52 + 12, 0x100000);
     put_multiboot(img + 0x200, 0x13);
     refuse(f, &spec, "features");
     free(img);
