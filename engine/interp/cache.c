@@ -178,7 +178,7 @@ static uint64_t *chunks_of(struct vm *vm, struct interp_vm *iv, uint64_t gpa)
 /* len stays inside the page. */
 void interp_code_inval(struct vm *vm, struct vcpu *writer, uint64_t gpa, uint32_t len)
 {
-    struct interp_vm *iv = vm->engine_priv;
+    struct interp_vm *iv = vm->interp_priv;
     const uint64_t mask = chunk_mask(gpa, len);
     uint64_t *ch = chunks_of(vm, iv, gpa);
 
@@ -189,7 +189,7 @@ void interp_code_inval(struct vm *vm, struct vcpu *writer, uint64_t gpa, uint32_
         __atomic_fetch_and(gpa_page_flags(vm->ram_map, gpa), ~GPA_PF_CODE, __ATOMIC_SEQ_CST);
     host_unlock(iv->lock);
     for (unsigned i = 0; i < vm->ncpu; i++) {
-        struct interp *it = vm->cpu[i] ? __atomic_load_n(&vm->cpu[i]->engine_priv, __ATOMIC_ACQUIRE) : NULL;
+        struct interp *it = vm->cpu[i] ? __atomic_load_n(&vm->cpu[i]->interp_priv, __ATOMIC_ACQUIRE) : NULL;
 
         if (!it)
             continue;
@@ -224,7 +224,7 @@ static void unwrite_all(struct interp *it, uint32_t *flags, uint64_t page)
 static bool mark(struct interp *it, uint64_t gpa, uint32_t len)
 {
     struct vm *vm = it->v->vm;
-    struct interp_vm *iv = vm->engine_priv;
+    struct interp_vm *iv = vm->interp_priv;
     uint32_t *flags = gpa_page_flags(vm->ram_map, gpa);
     const uint32_t own = it->v->cpu.mmu.page_bit;
     const bool shared_bit = vm->ncpu > 31;
@@ -359,7 +359,7 @@ static bool simple_flow(uint8_t mode)
 
 static struct block *assemble(struct interp *it, const struct source *s, const struct x86_insn *ins, unsigned n, unsigned bytes)
 {
-    const struct interp_vm *iv = it->v->vm->engine_priv;
+    const struct interp_vm *iv = it->v->vm->interp_priv;
     const bool m64 = (it->mode & MODE_BITS) == X86_MODE_64;
     struct block *b = take(it, sizeof(*b) + (n + 1) * sizeof(struct uop));
     enum pick_result r = PICK_NEXT;

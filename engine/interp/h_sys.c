@@ -66,6 +66,7 @@ UOP(interp_generic_end)
 /* Decode the instruction of this uop again and execute it the exact way. */
 UOP(interp_redo)
 {
+    bool sensitive = false;
     struct x86_insn in;
     int r;
 
@@ -75,7 +76,8 @@ UOP(interp_redo)
     if (!r) {
         const x86_exec_fn fn = interp_vm_of(c)->exec[in.op];
 
-        if (x86_isa[in.row].pg)
+        sensitive = x86_isa[in.row].pg;
+        if (sensitive)
             c->pg_count[x86_isa[in.row].pg & 7]++;
         r = fn ? fn(c, &in) : X86_UNDEF;
     }

@@ -147,8 +147,8 @@ struct interp_vm {
     uint64_t *chunks; /* one word per page of guest RAM */
 };
 
-static inline struct interp *interp_of(struct x86_cpu *c) { return vcpu_of(c)->engine_priv; }
-static inline struct interp_vm *interp_vm_of(struct x86_cpu *c) { return vcpu_of(c)->vm->engine_priv; }
+static inline struct interp *interp_of(struct x86_cpu *c) { return vcpu_of(c)->interp_priv; }
+static inline struct interp_vm *interp_vm_of(struct x86_cpu *c) { return vcpu_of(c)->vm->interp_priv; }
 
 /* --- handlers ------------------------------------------------------------- */
 

@@ -119,7 +119,7 @@ static void step_one(struct interp *it)
     if (x86_isa[in.row].pg)
         c->pg_count[x86_isa[in.row].pg & 7]++;
 
-    const x86_exec_fn fn = ((struct interp_vm *)v->vm->engine_priv)->exec[in.op];
+    const x86_exec_fn fn = ((struct interp_vm *)v->vm->interp_priv)->exec[in.op];
     const uint8_t shadow = c->inhibit_irq;
 
     /* The shadow and RF last for this instruction, which may set them anew. */
@@ -194,7 +194,7 @@ static bool serve(struct interp *it, struct vcpu_exit *exit)
 
 static void interp_run(struct vcpu *v, struct vcpu_exit *exit)
 {
-    struct interp *it = v->engine_priv;
+    struct interp *it = v->interp_priv;
     struct x86_cpu *c = &v->cpu;
 
     for (;;) {
@@ -231,7 +231,7 @@ static void interp_run(struct vcpu *v, struct vcpu_exit *exit)
 
 static void interp_step(struct vcpu *v, struct vcpu_exit *exit)
 {
-    struct interp *it = v->engine_priv;
+    struct interp *it = v->interp_priv;
 
     /* What the caller handles at boundaries (vcpu_poll) it has handled; code invalidations are ours. */
     if (atomic_fetch_and(&v->requests, ~(uint32_t)(VREQ_CODE | VREQ_ENGINE)) & VREQ_CODE)
@@ -243,7 +243,7 @@ static void interp_step(struct vcpu *v, struct vcpu_exit *exit)
 
 static void interp_kick(struct vcpu *v)
 {
-    struct interp *it = __atomic_load_n(&v->engine_priv, __ATOMIC_ACQUIRE);
+    struct interp *it = __atomic_load_n(&v->interp_priv, __ATOMIC_ACQUIRE);
 
     if (it)
         atomic_store(&it->kicked, true);
@@ -261,7 +261,7 @@ static void merge(struct interp_vm *iv, const struct x86_exec_entry *e)
 
 static void interp_vm_fini(struct vm *vm)
 {
-    struct interp_vm *iv = vm->engine_priv;
+    struct interp_vm *iv = vm->interp_priv;
 
     if (!iv)
         return;
@@ -269,14 +269,18 @@ static void interp_vm_fini(struct vm *vm)
         host_mutex_free(iv->lock);
     free(iv->chunks);
     free(iv);
-    vm->engine_priv = NULL;
+    vm->interp_priv = NULL;
+    if (vm->engine == &engine_interp)
+        vm->engine_priv = NULL;
 }
 
 static int interp_vm_init(struct vm *vm)
 {
     struct interp_vm *iv = calloc(1, sizeof(*iv));
 
-    vm->engine_priv = iv;
+    vm->interp_priv = iv;
+    if (vm->engine == &engine_interp)
+        vm->engine_priv = iv;
     if (!iv)
         return -1;
     merge(iv, x86_exec_int);
@@ -294,11 +298,11 @@ static int interp_vm_init(struct vm *vm)
 
 static void interp_vcpu_fini(struct vcpu *v)
 {
-    struct interp *it = v->engine_priv;
+    struct interp *it = v->interp_priv;
 
     if (!it)
         return;
-    __atomic_store_n(&v->engine_priv, NULL, __ATOMIC_RELEASE);
+    __atomic_store_n(&v->interp_priv, NULL, __ATOMIC_RELEASE);
     interp_cache_fini(it);
     free(it);
 }
@@ -316,7 +320,7 @@ static int interp_vcpu_init(struct vcpu *v)
         free(it);
         return -1;
     }
-    __atomic_store_n(&v->engine_priv, it, __ATOMIC_RELEASE);
+    __atomic_store_n(&v->interp_priv, it, __ATOMIC_RELEASE);
     return 0;
 }
 
@@ -324,8 +328,8 @@ static int interp_vcpu_init(struct vcpu *v)
 static int interp_map_commit(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->ncpu; i++)
-        if (vm->cpu[i] && vm->cpu[i]->engine_priv)
-            interp_cache_flush(vm->cpu[i]->engine_priv);
+        if (vm->cpu[i] && vm->cpu[i]->interp_priv)
+            interp_cache_flush(vm->cpu[i]->interp_priv);
     return 0;
 }
 

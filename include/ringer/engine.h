@@ -61,7 +61,9 @@ struct engine_ops {
      * boundaries and inject through vcpu_take_interrupt. 0 with *exit filled; never fails otherwise (EXIT_FAIL). */
     void (*run)(struct vcpu *v, struct vcpu_exit *exit);
 
-    /* Execute exactly one instruction (or deliver one pending event) from the canonical state. NULL if !CAP_STEP. */
+    /* Execute exactly one instruction (one iteration, or some, of a repeated one) from the canonical state; events are the
+     * caller's (vcpu_poll). NULL if !CAP_STEP. An engine that falls back on engine_interp.step calls the interpreter's
+     * vm_init and vcpu_init from its own; the two keep apart (interp_priv). */
     void (*step)(struct vcpu *v, struct vcpu_exit *exit);
 
     /* Make run return soon. Async-signal-safe, sticky: if run is not active, the next run returns at once. */

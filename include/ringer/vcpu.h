@@ -44,6 +44,7 @@ struct vcpu {
 
     const struct engine_ops *engine;
     void *engine_priv;
+    void *interp_priv; /* see struct vm */
 
     struct dev *lapic;
     bool lock_from_guest;  /* core/irq.c: in guest code before it took the device lock */

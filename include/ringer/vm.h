@@ -53,6 +53,7 @@ struct vm {
     struct vcpu *cpu[VM_MAX_CPUS];
     const struct engine_ops *engine;
     void *engine_priv;
+    void *interp_priv; /* the interpreter's: it may be set up beside another engine, as its fallback */
     struct x86_cpuid_policy *cpuid;
 
     struct host_mutex *device_lock;
