@@ -95,6 +95,14 @@ const struct uop *interp_miss(struct x86_cpu *c, const struct uop *u, uint64_t l
 
     if ((lin & 0xfff) + size > 0x1000 || (c->mode == X86_MODE_64 && !x86_canonical(lin)))
         return interp_redo(c, u);
+    /* An instruction with two operands in memory whose pages share a TLB entry would miss for ever: the second miss
+     * in a row by one uop goes to the generic executor. */
+    struct interp *it = interp_of(c);
+    if (it->missed == u) {
+        it->missed = NULL;
+        return interp_redo(c, u);
+    }
+    it->missed = u;
     c->rip += u->off;
     if (x86_lin_host(c, lin, (int)(how & 0xff), &host))
         return leave(c, u, X86_FAULT, 0);

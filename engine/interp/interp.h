@@ -120,6 +120,7 @@ struct interp {
     struct vcpu *v;
     uint64_t key;      /* jump cache key: mmu.version and mode; set by the dispatcher */
     uint8_t mode;      /* MODE_*, without MODE_USER */
+    const struct uop *missed; /* the last uop that missed the TLB */
     bool again;        /* the lookup failed because of something that has been seen to: try again */
     struct jump jump[1u << JUMP_BITS];
 
