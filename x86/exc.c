@@ -296,9 +296,7 @@ static int deliver_one(struct x86_cpu *c, const struct x86_exc *x)
         e.flags &= ~(uint64_t)X86_FL_RF;
     } else if (fault_sets_rf(x)) {
         e.flags |= X86_FL_RF;
-    } else if (hard && x->vector == X86_DB) {
-        e.flags &= ~(uint64_t)X86_FL_RF; /* traps follow a completed instruction */
-    }
+    } /* else as it is: set between the iterations of a repeated instruction */
 
     if (hard && x->vector == X86_PF) {
         c->cr2 = x->cr2;

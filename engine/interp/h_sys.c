@@ -28,7 +28,8 @@ static __attribute__((noinline)) const struct uop *leave(struct x86_cpu *c, cons
     case X86_BRANCH:
         v->insns++;
         break;
-    case X86_REPEAT:
+    case X86_REPEAT: /* as in step_one */
+        c->fl_sys |= X86_FL_RF;
         break;
     }
     if (UNLIKELY(c->pending_dbg) && x86_debug_after(c, false))
@@ -81,8 +82,8 @@ UOP(interp_redo)
             c->pg_count[x86_isa[in.row].pg & 7]++;
         r = fn ? fn(c, &in) : X86_UNDEF;
     }
-    /* POPF comes here when an interrupt waits for IF. */
-    if (r != X86_OK || disturbed(c) || c->inhibit_irq || vcpu_of(c)->irq_waiting || in.len != u->len)
+    /* POPF comes here when an interrupt waits for IF, or for TF and AC. */
+    if (r != X86_OK || disturbed(c) || c->inhibit_irq || in.op == X86_OP_POPF || in.len != u->len)
         return leave(c, u, r, in.len);
     c->rip -= u->off;
     return u + 1;

@@ -134,8 +134,8 @@ static void step_one(struct interp *it)
         c->inhibit_irq = shadow;
         c->fl_sys |= rf;
         goto fault;
-    case X86_REPEAT:
-        c->fl_sys |= rf;
+    case X86_REPEAT: /* what arrives between iterations pushes RF, so that a code breakpoint is met once (SDM Vol. 3B, 17.3.1.1) */
+        c->fl_sys |= X86_FL_RF;
         break;
     case X86_BRANCH:
         v->insns++;

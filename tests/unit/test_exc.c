@@ -444,7 +444,7 @@ static void test_saved_rf(void **state)
         bool before, rf;
     } t[] = {
         {X86_PF, X86_EXC_FAULT, 0, false, true},  {X86_UD, X86_EXC_FAULT, 0, false, true},
-        {X86_DB, X86_EXC_FAULT, 1, false, false}, {X86_DB, X86_EXC_FAULT, 0x4000, true, false},
+        {X86_DB, X86_EXC_FAULT, 1, false, false}, {X86_DB, X86_EXC_FAULT, 0x4000, true, true},
         {X86_DB, X86_EXC_FAULT, 0x2000, false, true}, {X86_DB, X86_EXC_ICEBP, 0, true, false},
         {X86_BP, X86_EXC_SOFT, 0, true, false},   {0x40, X86_EXC_EXTINT, 0, true, true},
         {0x40, X86_EXC_EXTINT, 0, false, false},  {X86_DF, X86_EXC_FAULT, 0, false, false},
