@@ -4,5 +4,8 @@ set -eu
 ringer=$1 kernel=$2 initrd=$3
 shift 3
 append="console=ttyS0 quiet"
-[ -t 0 ] || append="$append ringer.script"
+if [ ! -t 0 ]; then
+    append="$append ringer.script"
+    set -- --stdin-eof ctrl-d "$@" # also at the end of /dev/null
+fi
 exec "$ringer" run --kernel "$kernel" --initrd "$initrd" --append "$append" "$@"
