@@ -310,8 +310,7 @@ static void emit_x87(struct asmbuf *a, struct x86_thunk *t, const struct x86_thu
         flags_store(a);
     b(a, 0x48), b(a, 0x0f), b(a, 0xae); /* fxsave64 */
     at_cpu(a, 0, offsetof(struct x86_cpu, fpu));
-    b(a, 0xdb), b(a, 0xe3); /* fninit: nothing stays pending, the stack is empty */
-    mxcsr_host(a, ts);
+    mxcsr_host(a, ts); /* the caller cleans the x87 state */
 }
 
 static void emit_vec(struct asmbuf *a, struct x86_thunk *t, const struct x86_thunks *ts, const struct use *u, const struct x86_insn *in,
