@@ -35,7 +35,8 @@ int x86_dst_begin_lin(struct x86_cpu *c, uint64_t lin, unsigned size, bool locke
     d->size = (uint8_t)size;
     d->exclusive = false;
     d->buf[0] = d->buf[1] = 0;
-    if ((lin & 0xfff) + size <= 0x1000 && (r = x86_lin_host(c, lin, X86_WRITE, &host)))
+    /* A locked access across cache lines is slow and may even be trapped on the host; the exclusive section is cheaper. */
+    if ((lin & (locked ? 63 : 0xfff)) + size <= (locked ? 64 : 0x1000) && (r = x86_lin_host(c, lin, X86_WRITE, &host)))
         return r;
     if (host) {
         d->p = host;
@@ -366,8 +367,10 @@ static int cmpxchg_pair(struct x86_cpu *c, const struct x86_insn *in, unsigned h
         x86_u64 *p = d.p;
         uint64_t want = (uint32_t)ax | dx << 32, val = (uint32_t)g[X86_RBX] | g[X86_RCX] << 32;
 
-        /* The host's form is always used with LOCK: harmless, and never less than asked for. */
-        __asm__ volatile("lock; cmpxchgq %3, %0" : "+m"(*p), "+a"(want), "=@ccz"(zf) : "r"(val) : "memory");
+        if (in->lock)
+            __asm__ volatile("lock; cmpxchgq %3, %0" : "+m"(*p), "+a"(want), "=@ccz"(zf) : "r"(val) : "memory");
+        else
+            __asm__ volatile("cmpxchgq %3, %0" : "+m"(*p), "+a"(want), "=@ccz"(zf) : "r"(val) : "memory");
         ax = (uint32_t)want;
         dx = want >> 32;
     } else {

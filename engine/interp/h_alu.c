@@ -107,10 +107,12 @@ SIZES(OPN_T, test, "test")
         NEXT;                                                                                                          \
     }
 /* m,r  m,imm */
+#define PLACE_(T, p, lin) PLACE(T, p, lin)
+#define PLACE_l(T, p, lin) PLACE_LOCKED(T, p, lin)
 #define H_MR(name, s, T, am, lk)                                                                                       \
     static UOP(name##s##_mr##lk##am)                                                                                   \
     {                                                                                                                  \
-        PLACE(T, p, LIN_##am);                                                                                         \
+        PLACE_##lk(T, p, LIN_##am);                                                                                    \
         uint16_t cc = c->cc;                                                                                           \
         name##s##_##lk##p(p, AT(T, u->src), &cc);                                                                      \
         c->cc = cc;                                                                                                    \
@@ -118,7 +120,7 @@ SIZES(OPN_T, test, "test")
     }                                                                                                                  \
     static UOP(name##s##_mi##lk##am)                                                                                   \
     {                                                                                                                  \
-        PLACE(T, p, LIN_##am);                                                                                         \
+        PLACE_##lk(T, p, LIN_##am);                                                                                    \
         uint16_t cc = c->cc;                                                                                           \
         name##s##_##lk##p(p, (T)u->imm, &cc);                                                                          \
         c->cc = cc;                                                                                                    \
@@ -230,7 +232,7 @@ const uop_fn interp_alu_lock_mi[ALU_COUNT][4][AM_COUNT] = TABLE3L(mil);
 #define UN_M(name, s, op, sfx, T, am, lk, lock)                                                                        \
     static UOP(name##s##_m##lk##am)                                                                                    \
     {                                                                                                                  \
-        PLACE(T, p, LIN_##am);                                                                                         \
+        PLACE_##lk(T, p, LIN_##am);                                                                                    \
         uint16_t cc = c->cc;                                                                                           \
         __asm__ volatile(CARRY lock op sfx " %0" FLAGS_OUT : "+m"(*p), "=a"(cc) : "r"(cc) : "cc", "memory");           \
         c->cc = cc;                                                                                                    \
@@ -256,7 +258,7 @@ UNOP(neg, "neg")
 #define NOT_M(s, sfx, T, am, lk, lock)                                                                                 \
     static UOP(not##s##_m##lk##am)                                                                                     \
     {                                                                                                                  \
-        PLACE(T, p, LIN_##am);                                                                                         \
+        PLACE_##lk(T, p, LIN_##am);                                                                                    \
         __asm__ volatile(lock "not" sfx " %0" : "+m"(*p) : : "memory");                                                \
         NEXT;                                                                                                          \
     }

@@ -148,7 +148,7 @@ UOP(interp_bswap8)
 #define XCHG_AM(s, sfx, T, am)                                                                                         \
     static UOP(xchg##s##_rm##am)                                                                                       \
     {                                                                                                                  \
-        PLACE(T, p, LIN_##am);                                                                                         \
+        PLACE_LOCKED(T, p, LIN_##am);                                                                                  \
         T v = AT(T, u->src);                                                                                           \
         __asm__ volatile("xchg" sfx " %0, %1" : "+q"(v), "+m"(*p) : : "memory");                                       \
         PUT##s(u->src, v);                                                                                             \
@@ -156,7 +156,7 @@ UOP(interp_bswap8)
     }                                                                                                                  \
     static UOP(xadd##s##_rml##am)                                                                                      \
     {                                                                                                                  \
-        PLACE(T, p, LIN_##am);                                                                                         \
+        PLACE_LOCKED(T, p, LIN_##am);                                                                                  \
         T v = AT(T, u->src);                                                                                           \
         uint16_t cc;                                                                                                   \
         __asm__ volatile("lock; xadd" sfx " %0, %1" FLAGS_OUT : "+q"(v), "+m"(*p), "=a"(cc) : : "cc", "memory");       \
@@ -165,10 +165,12 @@ UOP(interp_bswap8)
         NEXT;                                                                                                          \
     }                                                                                                                  \
     CMPXCHG(s, sfx, T, am, , "") CMPXCHG(s, sfx, T, am, l, "lock; ")
+#define PLACE_(T, p, lin) PLACE(T, p, lin)
+#define PLACE_l(T, p, lin) PLACE_LOCKED(T, p, lin)
 #define CMPXCHG(s, sfx, T, am, lk, lock)                                                                               \
     static UOP(cmpxchg##s##_rm##lk##am)                                                                                \
     {                                                                                                                  \
-        PLACE(T, p, LIN_##am);                                                                                         \
+        PLACE_##lk(T, p, LIN_##am);                                                                                    \
         uint64_t cc, out;                                                                                              \
         __asm__ volatile("movq %4, %%rax\n\t" lock "cmpxchg" sfx " %3, %0\n\tmovq %%rax, %1" FLAGS_OUT                 \
                          : "+m"(*p), "=&r"(out), "=&a"(cc)                                                             \

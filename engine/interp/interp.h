@@ -209,6 +209,13 @@ extern const struct uop interp_far_link;
     if (UNLIKELY(!ptr))                                                                                                \
     return interp_miss(c, u, lin_##ptr, X86_WRITE | sizeof(T) << 8)
 
+/* For locked instructions: across cache lines they go the exact way (x86_dst_begin_lin). */
+#define PLACE_LOCKED(T, ptr, lin)                                                                                      \
+    const uint64_t at_##ptr = (lin);                                                                                   \
+    if (UNLIKELY((at_##ptr & 63) + sizeof(T) > 64))                                                                    \
+        return interp_redo(c, u);                                                                                      \
+    PLACE(T, ptr, at_##ptr)
+
 #define FLAGS_OUT X86_FLAGS_OUT
 
 /* Tables of handlers for the selector (select.c). Sizes 1, 2, 4, 8 bytes are columns 0-3; addressing: B, G, L. */

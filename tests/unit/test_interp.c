@@ -333,12 +333,120 @@ static void crossing(void **state)
     im_free(m);
 }
 
+/* --- several processors ------------------------------------------------------------------- */
+
+/* Counters in one page, across a cache line and across two pages, changed by every kind of locked instruction. */
+PROGRAM(atomic64, "mov $0x200000, %esi\n"
+                  "mov $5000, %ecx\n"
+                  "1: lock incq (%rsi)\n"
+                  "lock addl $3, 60(%rsi)\n" /* to 63: the last byte of a line */
+                  "lock addl $3, 62(%rsi)\n" /* overlaps it: the carries must not get lost either */
+                  "mov $1, %eax\n"
+                  "lock xadd %rax, 8(%rsi)\n"
+                  "2: mov 16(%rsi), %rax\n"
+                  "lea 5(%rax), %rdx\n"
+                  "lock cmpxchg %rdx, 16(%rsi)\n"
+                  "jne 2b\n"
+                  "3: mov $1, %ebx\n" /* a spin lock by XCHG around a plain increment */
+                  "xchg %ebx, 24(%rsi)\n"
+                  "test %ebx, %ebx\n"
+                  "jnz 3b\n"
+                  "incq 32(%rsi)\n"
+                  "movl $0, 24(%rsi)\n"
+                  "4: lock btsl $7, 40(%rsi)\n" /* and one by BTS */
+                  "jc 4b\n"
+                  "incq 48(%rsi)\n"
+                  "lock btrl $7, 40(%rsi)\n"
+                  "test $255, %ecx\n"
+                  "jnz 5f\n"
+                  "lock incq 0xffc(%rsi)\n" /* two pages */
+                  "5: dec %ecx\n"
+                  "jnz 1b\n"
+                  "hlt\n");
+
+static void runner(void *arg)
+{
+    struct vcpu_exit e;
+    struct vcpu *v = arg;
+
+    vcpu_enter_guest(v);
+    do
+        engine_interp.run(v, &e);
+    while (e.kind == EXIT_KICK);
+    vcpu_leave_guest(v);
+}
+
+static void atomics(void **state)
+{
+    enum { N = 3, EACH = 5000 };
+    struct im *m = im_new(N);
+    struct host_thread *t[N];
+    const uint8_t *d = m->vm->ram + IM_DATA;
+    uint64_t q;
+    uint32_t l;
+
+    (void)state;
+    IM_LOAD(m, atomic64);
+    for (unsigned i = 0; i < N; i++)
+        im_long(m, m->vm->cpu[i]);
+    for (unsigned i = 0; i < N; i++)
+        assert_non_null(t[i] = host_thread_start("guest", runner, m->vm->cpu[i]));
+    for (unsigned i = 0; i < N; i++)
+        host_thread_join(t[i]);
+#define Q(off) (memcpy(&q, d + (off), 8), q)
+    assert_int_equal(Q(0), N * EACH);
+    assert_int_equal(Q(8), N * EACH);
+    assert_int_equal(Q(16), 5 * N * EACH);
+    assert_int_equal(Q(32), N * EACH);
+    assert_int_equal(Q(48), N * EACH);
+    assert_int_equal(Q(0xffc), N * (EACH / 256));
+    /* 60: +3, 62: +3, together a 48-bit number that grows by 3 + 3 * 65536 modulo what a 32-bit add at 60 carries out of */
+    memcpy(&l, d + 60, 4);
+    assert_int_equal((uint16_t)l, (uint16_t)(3 * N * EACH));
+    im_free(m);
+}
+
+/* One processor rewrites an instruction the other one runs, which must notice. */
+PROGRAM(patcher64, "mov $1, %ecx\n"
+                   "1: mov %ecx, 0x11001\n"
+                   "2: pause\n"
+                   "cmp %ecx, 0x200000\n"
+                   "jne 2b\n"
+                   "inc %ecx\n"
+                   "cmp $300, %ecx\n"
+                   "jne 1b\n"
+                   "hlt\n");
+PROGRAM(patched64, "1: mov $0, %eax\n"
+                   "mov %eax, 0x200000\n"
+                   "cmp $299, %eax\n"
+                   "jne 1b\n"
+                   "hlt\n");
+
+static void cross_modifying(void **state)
+{
+    struct im *m = im_new(2);
+    struct host_thread *t[2];
+
+    (void)state;
+    IM_LOAD(m, patcher64);
+    im_put(m, IM_CODE + 0x1000, patched64_begin, (size_t)(patched64_end - patched64_begin));
+    for (unsigned i = 0; i < 2; i++)
+        im_long(m, m->vm->cpu[i]);
+    m->vm->cpu[1]->cpu.rip = IM_CODE + 0x1000;
+    for (unsigned i = 0; i < 2; i++)
+        assert_non_null(t[i] = host_thread_start("guest", runner, m->vm->cpu[i]));
+    for (unsigned i = 0; i < 2; i++)
+        host_thread_join(t[i]);
+    assert_int_equal(m->vm->cpu[1]->cpu.gpr[X86_RAX], 299);
+    im_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loops), cmocka_unit_test(calls), cmocka_unit_test(prot), cmocka_unit_test(real),
         cmocka_unit_test(fault), cmocka_unit_test(noncanonical), cmocka_unit_test(strings), cmocka_unit_test(smc),
-        cmocka_unit_test(crossing),
+        cmocka_unit_test(crossing), cmocka_unit_test(atomics), cmocka_unit_test(cross_modifying),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
