@@ -19,6 +19,7 @@
 #include "dev/isa.h"
 
 #define FIFO 16
+#define QUIET_NS 2000000 /* a sender waits this long after the receiver was set up */
 #define POLLS 16          /* line status reads in a row that make a polling guest */
 #define RETRY_NS 1000000u /* back end full: try again */
 #define NS_PER_S 1000000000ull
@@ -59,7 +60,8 @@ struct serial {
     bool timeout;      /* character time-out interrupt */
     unsigned polls;
     bool starving; /* room() said 0: the back end wants to hear when that changes */
-    struct timer timeout_timer, retry_timer;
+    struct timer timeout_timer, retry_timer, quiet_timer;
+    bool quiet;          /* the receiver was just set up: drivers clear it a few times before they listen */
 };
 
 static void fifo_put(struct fifo *f, uint8_t b)
@@ -133,7 +135,7 @@ static void timeout_fired(void *ctx)
 
 static bool listening(const struct serial *s)
 {
-    return !(s->mcr & MCR_LOOP) && ((s->ier & IER_RDA) || s->polls >= POLLS);
+    return !s->quiet && !(s->mcr & MCR_LOOP) && ((s->ier & IER_RDA) || s->polls >= POLLS);
 }
 
 static size_t serial_room(void *ctx)
@@ -153,6 +155,20 @@ static void offer_room(struct serial *s)
         if (s->out.accept)
             s->out.accept(s->out.ctx);
     }
+}
+
+static void quiet_over(void *ctx)
+{
+    struct serial *s = ctx;
+    s->quiet = false;
+    offer_room(s);
+}
+
+/* Hold the line: what came in now would be lost when the driver clears the FIFO next. */
+static void hold_line(struct serial *s)
+{
+    s->quiet = true;
+    timer_arm(s->env.clock, &s->quiet_timer, clock_now(s->env.clock) + QUIET_NS);
 }
 
 static void receive(struct serial *s, uint8_t b)
@@ -271,6 +287,8 @@ static void write_fcr(struct serial *s, uint8_t v)
     s->fcr = v & FCR_ENABLE ? v & 0xc9 : 0;
     if (toggled || ((v & FCR_ENABLE) && (v & FCR_CLEAR_RX)))
         s->rx = (struct fifo){0};
+    if (toggled)
+        hold_line(s);
     if ((toggled || ((v & FCR_ENABLE) && (v & FCR_CLEAR_TX))) && s->tx.n) {
         s->tx = (struct fifo){0};
         timer_cancel(s->env.clock, &s->retry_timer);
@@ -309,6 +327,8 @@ static void serial_write8(struct dev *d, unsigned port, uint8_t v)
         /* Enabling THRE while the holding register is empty raises it anew; drivers probe for that. */
         if ((v & IER_THRE) && !(s->ier & IER_THRE) && !s->tx.n)
             s->thre_pending = true;
+        if ((v & IER_RDA) && !(s->ier & IER_RDA))
+            hold_line(s);
         s->ier = v & 0x0f;
         break;
     case 2: write_fcr(s, v); break;
@@ -340,6 +360,8 @@ static void serial_reset(struct dev *d)
     struct serial *s = (struct serial *)d;
     timer_cancel(s->env.clock, &s->timeout_timer);
     timer_cancel(s->env.clock, &s->retry_timer);
+    timer_cancel(s->env.clock, &s->quiet_timer);
+    s->quiet = false;
     s->rx = s->tx = (struct fifo){0};
     s->ier = s->fcr = s->lcr = s->mcr = s->scr = s->overrun = 0;
     s->msr = modem_lines(s);
@@ -354,6 +376,7 @@ static void serial_fini(struct dev *d)
     struct serial *s = (struct serial *)d;
     timer_cancel(s->env.clock, &s->timeout_timer);
     timer_cancel(s->env.clock, &s->retry_timer);
+    timer_cancel(s->env.clock, &s->quiet_timer);
     free(s);
 }
 
@@ -376,6 +399,7 @@ struct dev *serial_new(const struct dev_env *env, struct irq_line irq, struct ch
     s->out = out;
     timer_init(&s->timeout_timer, timeout_fired, s);
     timer_init(&s->retry_timer, retry_fired, s);
+    timer_init(&s->quiet_timer, quiet_over, s);
     serial_reset(&s->dev);
     return &s->dev;
 }
