@@ -61,6 +61,9 @@ static const struct where features[X86_NFEAT] = {
     [X86_FEAT_CLFLUSHOPT] = {L7, EBX, 23, false},
     [X86_FEAT_CLWB] = {L7, EBX, 24, false},
     [X86_FEAT_SHA] = {L7, EBX, 29, true},
+    [X86_FEAT_GFNI] = {L7, ECX, 8, true},
+    [X86_FEAT_VAES] = {L7, ECX, 9, true},
+    [X86_FEAT_VPCLMUL] = {L7, ECX, 10, true},
     [X86_FEAT_RDPID] = {L7, ECX, 22, false},
     [X86_FEAT_SERIALIZE] = {L7, EDX, 14, false},
     [X86_FEAT_XSAVEOPT] = {LD1, EAX, 0, false},
@@ -80,8 +83,7 @@ static const struct where features[X86_NFEAT] = {
 static bool withheld(unsigned f)
 {
     switch (f) {
-    case X86_FEAT_VAES: case X86_FEAT_VPCLMUL: case X86_FEAT_GFNI: case X86_FEAT_MOVDIRI: case X86_FEAT_MOVDIR64B:
-    case X86_FEAT_NEVER:
+    case X86_FEAT_MOVDIRI: case X86_FEAT_MOVDIR64B: case X86_FEAT_NEVER:
         return true;
     }
     return false;
@@ -90,7 +92,8 @@ static bool withheld(unsigned f)
 /* AVX and what is encoded with VEX on vector registers needs the host's operating system to keep YMM state. */
 static bool needs_avx(unsigned f)
 {
-    return f == X86_FEAT_AVX || f == X86_FEAT_AVX2 || f == X86_FEAT_FMA || f == X86_FEAT_F16C;
+    return f == X86_FEAT_AVX || f == X86_FEAT_AVX2 || f == X86_FEAT_FMA || f == X86_FEAT_F16C || f == X86_FEAT_VAES ||
+           f == X86_FEAT_VPCLMUL;
 }
 
 /* Features without instructions of their own, that are always there. */
