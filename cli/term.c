@@ -28,7 +28,7 @@ struct term {
     /* input: loop thread only, but for in_wait */
     uint8_t in[4096];
     size_t in_len;
-    bool escaped, watching, eof_seen;
+    bool escaped, watching, eof_seen, mid_line;
     _Atomic bool in_wait; /* the device had no room */
 
     /* output */
@@ -171,7 +171,7 @@ static bool on_readable(void *ctx)
 {
     struct term *t = ctx;
     uint8_t buf[1024];
-    size_t want = sizeof(t->in) - t->in_len - 1;
+    size_t want = sizeof(t->in) - t->in_len - 2; /* room for what stands for the end of file */
     if (want > sizeof(buf))
         want = sizeof(buf);
     ssize_t n = want ? read(0, buf, want) : 0;
@@ -181,6 +181,9 @@ static bool on_readable(void *ctx)
         t->eof_seen = true;
         t->watching = false;
         if (t->eof == EOF_CTRL_D) {
+            /* In mid-line the first Ctrl-D only hands over what there is of the line. */
+            if (t->mid_line)
+                t->in[t->in_len++] = 4;
             t->in[t->in_len++] = 4;
             push_input(t);
         }
@@ -188,6 +191,8 @@ static bool on_readable(void *ctx)
     }
     for (ssize_t i = 0; i < n; i++)
         on_key(t, buf[i]);
+    if (n > 0)
+        t->mid_line = buf[n - 1] != '\n';
     push_input(t);
     if (t->in_len >= sizeof(t->in) / 2) {
         t->watching = false; /* wait for room; resume_input watches again */

@@ -283,13 +283,15 @@ static uint8_t serial_read8(struct dev *d, unsigned port)
 
 static void write_fcr(struct serial *s, uint8_t v)
 {
-    bool toggled = (v ^ s->fcr) & FCR_ENABLE;
-    s->fcr = v & FCR_ENABLE ? v & 0xc9 : 0;
-    if (toggled || ((v & FCR_ENABLE) && (v & FCR_CLEAR_RX)))
+    bool on = v & FCR_ENABLE, toggled = (v ^ s->fcr) & FCR_ENABLE;
+    s->fcr = on ? v & 0xc9 : 0;
+    /* Switching the FIFO on would lose a byte that came just before, however long the line was held: the driver's
+     * processor may have been held up longer. It came just after instead. */
+    if ((toggled && !on) || (on && (v & FCR_CLEAR_RX)))
         s->rx = (struct fifo){0};
     if (toggled)
         hold_line(s);
-    if ((toggled || ((v & FCR_ENABLE) && (v & FCR_CLEAR_TX))) && s->tx.n) {
+    if ((toggled || (on && (v & FCR_CLEAR_TX))) && s->tx.n) {
         s->tx = (struct fifo){0};
         timer_cancel(s->env.clock, &s->retry_timer);
         s->thre_pending = true;

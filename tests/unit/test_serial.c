@@ -243,6 +243,23 @@ static void fifo_clear(void **state)
     assert_false(LINE.level);
 }
 
+static void fifo_switched_on_late(void **state)
+{
+    struct isa_fixture *f = *state;
+    OUT(1, 1);
+    fixture_advance(f, 5000000);
+    input(f, "a");
+    OUT(2, 1);
+    assert_int_equal(IN(5) & 1, 1);
+    fixture_advance(f, 5000000);
+    input(f, "b");
+    assert_int_equal(IN(0), 'a');
+    assert_int_equal(IN(0), 'b');
+    input(f, "cd");
+    OUT(2, 0);
+    assert_int_equal(IN(5) & 1, 0);
+}
+
 static void wide_and_outside(void **state)
 {
     struct isa_fixture *f = *state;
@@ -267,6 +284,7 @@ int main(void)
         T(loopback_and_overrun),
         T(modem_deltas),
         T(fifo_clear),
+        T(fifo_switched_on_late),
         T(wide_and_outside),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
