@@ -11,7 +11,7 @@
 #define OP_T(name, op, sfx, T, m)                                                                                      \
     INLINE T name##_v(T d, T s, uint16_t *cc)                                                                          \
     {                                                                                                                  \
-        __asm__(op sfx " %2, %0" FLAGS_OUT : "+q"(d), "=a"(*cc) : "qm"(s) : "cc");                                     \
+        __asm__(op sfx " %2, %0" FLAGS_OUT : "+q"(d), "=a"(*cc) : SRC(s) : "cc");                                      \
         return d;                                                                                                      \
     }                                                                                                                  \
     INLINE void name##_p(T *p, T s, uint16_t *cc)                                                                      \
@@ -25,7 +25,7 @@
 #define OPC_T(name, op, sfx, T, m)                                                                                     \
     INLINE T name##_v(T d, T s, uint16_t *cc)                                                                          \
     {                                                                                                                  \
-        __asm__("btl $8, %k3\n\t" op sfx " %2, %0" FLAGS_OUT : "+q"(d), "=a"(*cc) : "qm"(s), "r"(*cc) : "cc");         \
+        __asm__("btl $8, %k3\n\t" op sfx " %2, %0" FLAGS_OUT : "+q"(d), "=a"(*cc) : SRC(s), "r"(*cc) : "cc");          \
         return d;                                                                                                      \
     }                                                                                                                  \
     INLINE void name##_p(T *p, T s, uint16_t *cc)                                                                      \
@@ -46,7 +46,7 @@
 #define OPN_T(name, op, sfx, T, m)                                                                                     \
     INLINE T name##_v(T d, T s, uint16_t *cc)                                                                          \
     {                                                                                                                  \
-        __asm__(op sfx " %2, %1" FLAGS_OUT : "=a"(*cc) : "q"(d), "qm"(s) : "cc");                                      \
+        __asm__(op sfx " %2, %1" FLAGS_OUT : "=a"(*cc) : "q"(d), SRC(s) : "cc");                                       \
         return d;                                                                                                      \
     }
 #define SIZES(X, name, op)                                                                                             \

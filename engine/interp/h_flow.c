@@ -98,7 +98,7 @@ const uop_fn interp_jcc[2][16] = {EACH(J_N, 8), EACH(J_N, 4)};
     if (cond)                                                                                                          \
         TAKE(s);                                                                                                       \
     FALL(s)
-#define FUSE_ASM(op, a, b, cond) __asm__(op " %3, %2" FLAGS_OUT : "=a"(cc), "=@cc" #cond(t) : "q"(a), "qm"(b))
+#define FUSE_ASM(op, a, b, cond) __asm__(op " %3, %2" FLAGS_OUT : "=a"(cc), "=@cc" #cond(t) : "q"(a), SRC(b))
 #define FUSE_REG(n, cond, op, z, T, s)                                                                                 \
     static UOP(op##z##_rr_##cond##s)                                                                                   \
     {                                                                                                                  \

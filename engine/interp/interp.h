@@ -153,7 +153,18 @@ static inline struct interp_vm *interp_vm_of(struct x86_cpu *c) { return vcpu_of
 
 /* --- handlers ------------------------------------------------------------- */
 
-#define UOP(name) const struct uop *name(struct x86_cpu *c, const struct uop *u)
+/* Guests race on their own memory as they like; that is not ours to report. */
+#ifdef __SANITIZE_THREAD__
+#define GUEST_RACES __attribute__((no_sanitize("thread")))
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define GUEST_RACES __attribute__((no_sanitize("thread")))
+#endif
+#endif
+#ifndef GUEST_RACES
+#define GUEST_RACES
+#endif
+#define UOP(name) GUEST_RACES const struct uop *name(struct x86_cpu *c, const struct uop *u)
 #if defined(INTERP_TAIL_CALLS) && defined(__has_attribute) && __has_attribute(musttail)
 #define GOTO(p)                                                                                                        \
     do {                                                                                                               \
@@ -217,6 +228,12 @@ extern const struct uop interp_far_link;
     PLACE(T, ptr, at_##ptr)
 
 #define FLAGS_OUT X86_FLAGS_OUT
+/* Source operands: gcc takes memory when that saves a load, clang would spill to have it. */
+#ifdef __clang__
+#define SRC "q"
+#else
+#define SRC "qm"
+#endif
 
 /* Tables of handlers for the selector (select.c). Sizes 1, 2, 4, 8 bytes are columns 0-3; addressing: B, G, L. */
 enum { AM_B, AM_G, AM_L, AM_COUNT };

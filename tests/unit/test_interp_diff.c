@@ -200,8 +200,16 @@ static void compare(bool m64, unsigned rounds)
         uint8_t code[PROGRAM_MAX];
         unsigned n = 0, count = 1 + (unsigned)(rnd() % 24);
 
-        for (unsigned i = 0; i < count; i++)
-            n += emit(code + n, m64);
+        for (unsigned i = 0; i < count; i++) {
+            const bool skip = rnd() % 4 == 0; /* over the instruction, if a condition holds */
+            const unsigned jump = n;
+
+            n += emit(code + n + 2 * skip, m64) + 2 * skip;
+            if (skip) {
+                code[jump] = (uint8_t)(0x70 | rnd() % 16);
+                code[jump + 1] = (uint8_t)(n - jump - 2);
+            }
+        }
         code[n++] = 0xf4;
         const uint64_t seed = rnd() | 1;
 
