@@ -171,6 +171,52 @@ const uop_fn interp_fuse_rm[2][4][16] = FUSE_T(rm);
 const uop_fn interp_fuse32_rr[2][4][16] = FUSE_T32(rr);
 const uop_fn interp_fuse32_ri[2][4][16] = FUSE_T32(ri);
 
+/* Arithmetic on a register whose flags the branch behind it reads. */
+#define PUT4(o, v) (R64(o) = (uint32_t)(v))
+#define PUT8(o, v) (R64(o) = (v))
+#define FUSE_ALU(n, cond, op, z, T, s)                                                                                 \
+    static UOP(op##z##_rr_##cond##s)                                                                                   \
+    {                                                                                                                  \
+        T d = AT(T, u->dst);                                                                                           \
+        uint16_t cc;                                                                                                   \
+        bool t;                                                                                                        \
+        __asm__(#op " %3, %0" FLAGS_OUT : "+q"(d), "=a"(cc), "=@cc" #cond(t) : SRC(AT(T, u->src)));                    \
+        PUT##z(u->dst, d);                                                                                             \
+        FUSE_TAIL(t, s);                                                                                               \
+    }                                                                                                                  \
+    static UOP(op##z##_ri_##cond##s)                                                                                   \
+    {                                                                                                                  \
+        T d = AT(T, u->dst);                                                                                           \
+        uint16_t cc;                                                                                                   \
+        bool t;                                                                                                        \
+        __asm__(#op " %3, %0" FLAGS_OUT : "+q"(d), "=a"(cc), "=@cc" #cond(t) : SRC((T)u->imm));                        \
+        PUT##z(u->dst, d);                                                                                             \
+        FUSE_TAIL(t, s);                                                                                               \
+    }
+#define FUSE_UN(n, cond, op, z, T, s)                                                                                  \
+    static UOP(op##z##_r_##cond##s)                                                                                    \
+    {                                                                                                                  \
+        T d = AT(T, u->dst);                                                                                           \
+        uint16_t cc;                                                                                                   \
+        bool t;                                                                                                        \
+        __asm__("btl $8, %k3\n\t" #op " %0" FLAGS_OUT : "+q"(d), "=a"(cc), "=@cc" #cond(t) : "r"(c->cc));              \
+        PUT##z(u->dst, d);                                                                                             \
+        FUSE_TAIL(t, s);                                                                                               \
+    }
+#define FUSE_WIDTHS(X, op)                                                                                             \
+    EACHN(X, op, 4, x86_u32, 8)                                                                                        \
+    EACHN(X, op, 8, x86_u64, 8)                                                                                        \
+    EACHN(X, op, 4, x86_u32, 4)
+FUSE_WIDTHS(FUSE_ALU, add)
+FUSE_WIDTHS(FUSE_ALU, sub)
+FUSE_WIDTHS(FUSE_ALU, and)
+FUSE_WIDTHS(FUSE_UN, inc)
+FUSE_WIDTHS(FUSE_UN, dec)
+#define W3(op, f) {ROW16(op##4_##f, 8), ROW16(op##8_##f, 8), ROW16(op##4_##f, 4)}
+const uop_fn interp_fuse_alu_rr[ALU_COUNT][3][16] = {[ALU_ADD] = W3(add, rr), [ALU_SUB] = W3(sub, rr), [ALU_AND] = W3(and, rr)};
+const uop_fn interp_fuse_alu_ri[ALU_COUNT][3][16] = {[ALU_ADD] = W3(add, ri), [ALU_SUB] = W3(sub, ri), [ALU_AND] = W3(and, ri)};
+const uop_fn interp_fuse_un[2][3][16] = {W3(inc, r), W3(dec, r)};
+
 /* --- JMP, CALL, RET -------------------------------------------------------------- */
 
 #define FLOW(s, T)                                                                                                     \

@@ -275,6 +275,8 @@ extern const uop_fn interp_jcc[2][16], interp_call[2], interp_jmp[2], interp_ret
 extern const uop_fn interp_loop[2], interp_jcxz[2];
 /* Compare or test fused with the conditional branch in the next uop. [0] cmp [1] test, [size], [condition]; 64-bit mode or not is in the branch. */
 extern const uop_fn interp_fuse_rr[2][4][16], interp_fuse_ri[2][4][16], interp_fuse_mi[2][4][16], interp_fuse_rm[2][4][16];
+/* [0] 4 bytes, [1] 8 bytes in 64-bit mode, [2] 4 bytes in 32-bit mode; NULL where there is none */
+extern const uop_fn interp_fuse_alu_rr[ALU_COUNT][3][16], interp_fuse_alu_ri[ALU_COUNT][3][16], interp_fuse_un[2][3][16];
 extern const uop_fn interp_fuse32_rr[2][4][16], interp_fuse32_ri[2][4][16];
 
 UOP(interp_cli);

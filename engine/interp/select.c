@@ -514,19 +514,40 @@ uop_fn interp_flagless(const struct x86_insn *in)
     return is_reg(&in->opnd[1]) ? interp_alu_rr_nf[op][k] : is_imm(&in->opnd[1]) ? interp_alu_ri_nf[op][k] : NULL;
 }
 
+/* Arithmetic on a register and a conditional branch on its flags. */
+static uop_fn fuse_alu(const struct uop *u, const struct x86_insn *in, unsigned cc, int fm)
+{
+    const struct x86_operand *d = &in->opnd[0];
+    const int k = col(d->size), op = alu_index(in->op);
+
+    if (!is_reg(d) || k < 2)
+        return NULL;
+    const int w = fm ? 2 : k - 2;
+
+    if (in->op == X86_OP_INC || in->op == X86_OP_DEC)
+        return interp_fuse_un[in->op == X86_OP_DEC][w][cc];
+    if (op < 0)
+        return NULL;
+    if (u->fn == interp_alu_rr[op][k])
+        return interp_fuse_alu_rr[op][w][cc];
+    return u->fn == interp_alu_ri[op][k] ? interp_fuse_alu_ri[op][w][cc] : NULL;
+}
+
 void interp_fuse(struct uop *u, const struct x86_insn *cmp, const struct x86_insn *jcc, uint8_t mode)
 {
     const int t = cmp->op == X86_OP_CMP ? 0 : cmp->op == X86_OP_TEST ? 1 : -1;
     const unsigned cc = jcc->opcode & 15;
 
-    if (t < 0 || !(x86_isa[jcc->row].attr & X86_ATTR_COND) || jcc->op == X86_OP_LOOP || jcc->op == X86_OP_JCXZ ||
+    if (!(x86_isa[jcc->row].attr & X86_ATTR_COND) || jcc->op == X86_OP_LOOP || jcc->op == X86_OP_JCXZ ||
         u[0].fn == interp_generic || u[1].fn == interp_generic_end)
         return;
     const struct x86_operand *d = &cmp->opnd[0], *s = &cmp->opnd[1];
     const int k = col(d->size), fm = flow_mode(mode);
     uop_fn fn = NULL;
 
-    if (is_reg(d) && is_reg(s))
+    if (t < 0)
+        fn = fuse_alu(u, cmp, cc, fm);
+    else if (is_reg(d) && is_reg(s))
         fn = (fm ? interp_fuse32_rr : interp_fuse_rr)[t][k][cc];
     else if (is_reg(d) && is_imm(s))
         fn = (fm ? interp_fuse32_ri : interp_fuse_ri)[t][k][cc];
