@@ -1,9 +1,10 @@
-# Self-checking guests: every tests/guest/*.c (64-bit C on lib/) and *.asm (nasm: whole image, Multiboot or flat) is one guest.
+# Self-checking guests: every tests/guest/*.c (64-bit C on lib/; *_32.c: 32-bit C on lib32/) and *.asm (nasm: whole image, Multiboot or flat) is one guest.
 # They are engine-independent: guest-tests-ENGINE runs them all under one engine, guest-tests-qemu under QEMU as a cross-check.
 G := out/guest
-GUEST_C := $(patsubst tests/guest/%.c,$(G)/%.elf,$(wildcard tests/guest/*.c))
+GUEST_C32 := $(patsubst tests/guest/%.c,$(G)/%.elf,$(wildcard tests/guest/*_32.c))
+GUEST_C := $(filter-out $(GUEST_C32),$(patsubst tests/guest/%.c,$(G)/%.elf,$(wildcard tests/guest/*.c)))
 GUEST_ASM := $(patsubst tests/guest/%.asm,$(G)/%.bin,$(wildcard tests/guest/*.asm))
-GUESTS := $(GUEST_C) $(GUEST_ASM)
+GUESTS := $(GUEST_C) $(GUEST_C32) $(GUEST_ASM)
 GUEST_CFLAGS := -m64 -ffreestanding -fno-pic -no-pie -mno-red-zone -mgeneral-regs-only -O1 -fno-stack-protector -fno-asynchronous-unwind-tables \
                 -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter
 GUEST_LIB := $(wildcard tests/guest/lib/*)
@@ -15,6 +16,12 @@ $(GUEST_C): $(G)/%.elf: tests/guest/%.c $(GUEST_LIB) | out/.deps-test
 	@gcc $(GUEST_CFLAGS) -nostdlib -static -Wl,--build-id=none -Wl,--no-warn-rwx-segments -Wl,-T,tests/guest/lib/link.ld -Itests/guest/lib \
 	    tests/guest/lib/start64.S $(wildcard tests/guest/lib/*.c) $< -o $@.64
 	@objcopy -O elf32-i386 $@.64 $@
+
+$(GUEST_C32): $(G)/%.elf: tests/guest/%.c $(wildcard tests/guest/lib32/*) | out/.deps-test
+	@mkdir -p $(G)
+	@echo "  GUEST $<"
+	@gcc $(filter-out -m64 -mno-red-zone,$(GUEST_CFLAGS)) -m32 -nostdlib -static -Wl,--build-id=none -Wl,--no-warn-rwx-segments -Wl,-T,tests/guest/lib32/link.ld \
+	    -Itests/guest/lib32 tests/guest/lib32/start32.S tests/guest/lib32/guest32.c $< -o $@
 
 $(GUEST_ASM): $(G)/%.bin: tests/guest/%.asm $(wildcard tests/guest/lib/*.inc) | out/.deps-test
 	@mkdir -p $(G)
