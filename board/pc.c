@@ -358,7 +358,7 @@ static void make_pci(struct pc *pc)
     }
     for (unsigned i = 0; i < pc->cfg.ndisk; i++) {
         char serial[21] = "";
-        snprintf(serial, sizeof(serial), "ringer-disk%u", i);
+        snprintf(serial, sizeof(serial), "ringer-disk%u", i & 0xff);
         if (!virtio_blk_new(&pc->env, pc->pci, slot++, pc->cfg.disk[i], serial))
             pc->error = "out of memory";
     }
