@@ -4,7 +4,7 @@
 set -eu
 build="gcc make libc6-dev libzydis-dev libjson-c-dev"
 test="libcmocka-dev nasm clang cpio xz-utils zstd busybox-static libclang-rt-14-dev binutils qemu-system-x86"
-bench="bochs qemu-system-x86 busybox-static cpio hyperfine python3"
+bench="bochs bochsbios vgabios nasm qemu-system-x86 busybox-static cpio hyperfine python3"
 run="busybox-static cpio xz-utils"
 want=""
 for set in "${@:-build}"; do
