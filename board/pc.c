@@ -256,11 +256,11 @@ static int on_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val)
 static void make_legacy(struct pc *pc)
 {
     const struct dev_env *env = &pc->env;
-    struct intc *irq = pc->vm->irq;
+    struct vm *vm = pc->vm;
     struct dev *d;
-    struct irq_line irq0 = intc_isa_line(irq, 0), irq8 = intc_isa_line(irq, 8);
+    struct irq_line irq0 = vm_isa_line(vm, 0), irq8 = vm_isa_line(vm, 8);
     if (pc->cfg.hpet) {
-        struct hpet_wiring w = {.irq0 = irq0, .irq8 = irq8, .gsi = intc_gsi_line(irq, 0), .route_cap = 0xf00000};
+        struct hpet_wiring w = {.irq0 = irq0, .irq8 = irq8, .gsi = vm_pin_line(vm, 0), .route_cap = 0xf00000};
         pc->hpet = hpet_new(pc->vm->clock, &w);
         d = own(pc, pc->hpet ? hpet_dev(pc->hpet) : NULL);
         add_mmio(pc, HPET, 0x400, d, 0);
@@ -273,7 +273,7 @@ static void make_legacy(struct pc *pc)
     d = own(pc, pit ? pit_dev(pit) : NULL);
     add_port(pc, 0x40, 4, d, PIT_BANK_REGS);
     add_port(pc, 0x61, 1, d, PIT_BANK_PORTB);
-    pc->serial = own(pc, serial_new(env, intc_isa_line(pc->vm->irq, 4), pc->cfg.serial));
+    pc->serial = own(pc, serial_new(env, vm_isa_line(pc->vm, 4), pc->cfg.serial));
     add_port(pc, 0x3f8, 8, pc->serial, 0);
     d = own(pc, rtc_new(env, irq8));
     add_port(pc, 0x70, 2, d, 0);
@@ -281,11 +281,11 @@ static void make_legacy(struct pc *pc)
         uint64_t low = pc->vm->ram_size < PCI_MEM32 ? pc->vm->ram_size : PCI_MEM32;
         rtc_set_memory(d, low, pc->vm->ram_size - low);
     }
-    struct i8042_config kc = {.irq_kbd = intc_isa_line(pc->vm->irq, 1), .irq_aux = intc_isa_line(pc->vm->irq, 12), .reset = on_reset, .ctx = pc};
+    struct i8042_config kc = {.irq_kbd = vm_isa_line(pc->vm, 1), .irq_aux = vm_isa_line(pc->vm, 12), .reset = on_reset, .ctx = pc};
     d = own(pc, i8042_new(env, &kc));
     add_port(pc, 0x60, 1, d, 0);
     add_port(pc, 0x64, 1, d, 1);
-    struct acpi_pm_config ac = {.sci = intc_isa_line(pc->vm->irq, GSI_SCI), .poweroff = on_poweroff, .ctx = pc};
+    struct acpi_pm_config ac = {.sci = vm_isa_line(pc->vm, GSI_SCI), .poweroff = on_poweroff, .ctx = pc};
     pc->acpi_pm = own(pc, acpi_pm_new(env, &ac));
     add_port(pc, PORT_ACPI, ACPI_PM_SIZE, pc->acpi_pm, 0);
     add_port(pc, 0x92, 1, own(pc, port92_new(on_reset, pc)), 0);
@@ -298,7 +298,7 @@ static void make_legacy(struct pc *pc)
     if (pc->cfg.pc_testdev) {
         struct irq_line lines[PC_TESTDEV_NIRQ];
         for (unsigned i = 0; i < PC_TESTDEV_NIRQ; i++)
-            lines[i] = i < 16 ? intc_isa_line(pc->vm->irq, i) : intc_gsi_line(pc->vm->irq, i);
+            lines[i] = i < 16 ? vm_isa_line(pc->vm, i) : vm_pin_line(pc->vm, i);
         d = own(pc, pc_testdev_new(lines));
         add_port(pc, 0xe0, 4, d, PC_TESTDEV_IO);
         add_port(pc, 0xe4, 4, d, PC_TESTDEV_FLUSH);
@@ -307,22 +307,25 @@ static void make_legacy(struct pc *pc)
     }
 }
 
-/* Interrupt controllers; their devices belong to vm->irq. */
+/* Interrupt controllers, as far as the engine does not bring them; their devices belong to vm->irq. */
 static int make_irq(struct pc *pc)
 {
     struct vm *vm = pc->vm;
-    struct vm_irq_config ic = {.x2apic = true, .tsc_deadline = true, .kvmclock = true, .virtual_wire = true, .phys_bits = PHYS_BITS,
-                               .ioapic_id = (uint8_t)vm->ncpu};
+    struct vm_irq_config ic = {.virtual_wire = true, .phys_bits = PHYS_BITS, .ioapic_id = (uint8_t)vm->ncpu};
     if (vm_irq_attach(vm, &ic) != 0)
         return -1;
-    pc->env.msi = intc_msi(vm->irq);
-    pc->wrmsr = vm->intc.wrmsr;
-    vm->intc.wrmsr = on_wrmsr;
+    pc->env.msi = vm_msi(vm);
+    if (vm->intc_kind == VM_INTC_ENGINE)
+        return 0;
     struct dev *pic = intc_pic(vm->irq);
     add_port(pc, 0x20, 2, pic, PIC_BANK_MASTER);
     add_port(pc, 0xa0, 2, pic, PIC_BANK_SLAVE);
     add_port(pc, PORT_ELCR, 2, pic, PIC_BANK_ELCR);
     add_mmio(pc, IOAPIC, 0x1000, intc_ioapic(vm->irq), 0);
+    if (vm->intc_kind == VM_INTC_SPLIT)
+        return 0;
+    pc->wrmsr = vm->intc.wrmsr;
+    vm->intc.wrmsr = on_wrmsr;
     return add_lapic_page(pc, vm->mem, LAPIC);
 }
 
@@ -337,7 +340,7 @@ static void make_pci(struct pc *pc)
         .cf9 = cf9,
     };
     for (unsigned i = 0; i < 4; i++) {
-        bc.intx[i] = intc_gsi_line(pc->vm->irq, GSI_INTX + i);
+        bc.intx[i] = vm_pin_line(pc->vm, GSI_INTX + i);
         bc.intx_irq[i] = (uint8_t)(GSI_INTX + i);
     }
     pc->pci = pci_bus_new(&pc->env, &bc);
@@ -422,7 +425,7 @@ static void reset_machine(struct vm *vm)
 {
     struct pc *pc = vm->board;
     char err[256];
-    intc_reset(vm->irq);
+    vm_irq_reset(vm);
     for (unsigned i = 0; i < pc->nowned; i++)
         if (pc->owned[i]->ops->reset)
             pc->owned[i]->ops->reset(pc->owned[i]);
@@ -436,13 +439,15 @@ static void reset_machine(struct vm *vm)
 static int make_cpus(struct pc *pc, char *err, size_t cap)
 {
     struct vm *vm = pc->vm;
+    if (vm_engine_init(vm, err, cap) != 0)
+        return -1;
     struct x86_cpuid_config cc = {.ncpu = vm->ncpu,
                                   .tsc_khz = vm->tsc_khz,
                                   .phys_bits = PHYS_BITS,
                                   .kvm_leaves = true,
                                   .kvm_features = KVMCLOCK_FEATURES,
-                                  .has_x2apic = true,
-                                  .has_tsc_deadline = true,
+                                  .has_x2apic = vm->intc_kind != VM_INTC_OURS || !vm->engine_msrs,
+                                  .has_tsc_deadline = vm->intc_kind != VM_INTC_OURS || !vm->engine_msrs,
                                   .apic_hz = 1000000000};
     vm->cpuid = x86_cpuid_new(&cc);
     for (unsigned i = 0; vm->cpuid && i < vm->ncpu; i++) {

@@ -46,6 +46,7 @@ struct run_options {
     struct disk_option disk[MAX_DISKS];
     unsigned ndisk;
     const char *engine;
+    struct engine_config engine_cfg;
     enum console_kind console;
     enum eof_kind eof;
     bool no_reboot, hpet, pc_testdev;
@@ -62,7 +63,7 @@ enum { TRACE_EXITS = 1, TRACE_EXCEPTIONS = 2, TRACE_INSNS = 4, TRACE_IO = 8 };
 int cli_parse_run(int argc, char **argv, struct run_options *o);
 void cli_usage(void);
 int cli_run(const struct run_options *o);
-int cli_engines(void);
+int cli_engines(const struct engine_config *cfg);
 /* "512M", "1G", "4096" (MiB) to bytes; false if it is not a size. */
 bool cli_parse_size(const char *s, uint64_t *bytes);
 /* One line on stderr; returns STATUS_USAGE. */

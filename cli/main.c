@@ -26,9 +26,12 @@ int main(int argc, char **argv)
         return cli_run(&o);
     }
     if (!strcmp(argv[1], "engines")) {
-        if (argc > 2)
+        struct engine_config cfg = {0};
+        if (argc == 4 && !strcmp(argv[2], "--kvm-device"))
+            cfg.kvm_device = argv[3];
+        else if (argc > 2)
             return cli_error("engines: unexpected argument '%s'", argv[2]);
-        return cli_engines();
+        return cli_engines(&cfg);
     }
     return cli_error("unknown command '%s'; see ringer --help", argv[1]);
 }

@@ -84,6 +84,7 @@ void cli_usage(void)
           "  --no-reboot            end on guest reset and triple fault\n"
           "Running:\n"
           "  --engine NAME          auto, or one of `ringer engines` (default auto)\n"
+          "  --irqchip KIND         engine kvm's interrupt controllers: kernel (default), split or user\n"
           "  --stats[=json]         print statistics at the end, and on SIGUSR1\n"
           "  --stats-file FILE      write them to FILE, not to standard error\n"
           "  --trace FILE           write a trace to FILE\n"
@@ -97,7 +98,7 @@ void cli_usage(void)
 
 enum {
     O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
-    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_NO_REBOOT, O_ENGINE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_HELP,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_HELP,
 };
 
 static const struct option run_opts[] = {
@@ -117,6 +118,8 @@ static const struct option run_opts[] = {
     {"pc-testdev", no_argument, NULL, O_TESTDEV},
     {"no-reboot", no_argument, NULL, O_NO_REBOOT},
     {"engine", required_argument, NULL, O_ENGINE},
+    {"irqchip", required_argument, NULL, O_IRQCHIP},
+    {"kvm-device", required_argument, NULL, O_KVM_DEVICE},
     {"stats", optional_argument, NULL, O_STATS},
     {"stats-file", required_argument, NULL, O_STATS_FILE},
     {"trace", required_argument, NULL, O_TRACE},
@@ -194,6 +197,7 @@ static int set_option(struct run_options *o, int opt, char *arg)
 {
     static const char *const formats[] = {"auto", "linux", "pvh", "multiboot", "flat", NULL};
     static const char *const consoles[] = {"serial", "virtio", "none", NULL};
+    static const char *const irqchips[] = {"kernel", "split", "user", NULL};
     static const char *const eofs[] = {"auto", "ignore", "ctrl-d", NULL};
     uint64_t n;
     int i;
@@ -257,6 +261,14 @@ static int set_option(struct run_options *o, int opt, char *arg)
     case O_TESTDEV: o->pc_testdev = true; return 0;
     case O_NO_REBOOT: o->no_reboot = true; return 0;
     case O_ENGINE: o->engine = arg; return 0;
+    case O_IRQCHIP:
+        if (!pick(arg, irqchips, &i)) {
+            cli_error("--irqchip: '%s' is none of kernel, split, user", arg);
+            return -1;
+        }
+        o->engine_cfg.irqchip = (enum engine_irqchip)(IRQCHIP_KERNEL + i);
+        return 0;
+    case O_KVM_DEVICE: o->engine_cfg.kvm_device = arg; return 0;
     case O_STATS:
         if (arg && strcmp(arg, "json") && strcmp(arg, "text")) {
             cli_error("--stats: '%s' is neither text nor json", arg);

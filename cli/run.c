@@ -73,15 +73,19 @@ static int open_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC);
 }
 
-static const struct engine_ops *choose_engine(const char *name, char *err, size_t cap)
+static const struct engine_ops *choose_engine(const char *name, const struct engine_config *cfg, uint32_t need, char *err, size_t cap)
 {
     char why[200];
     bool any = !strcmp(name, "auto");
     for (unsigned i = 0; ringer_engines[i]; i++) {
         const struct engine_ops *e = ringer_engines[i];
-        if (any ? !e->rank : strcmp(e->name, name))
+        if (any ? !e->rank || (e->caps & need) != need : strcmp(e->name, name))
             continue;
-        if (!e->probe || e->probe(why, sizeof(why)) == 0)
+        if ((e->caps & need) != need) {
+            snprintf(err, cap, "--trace-what insns: engine %s runs instructions unseen", name);
+            return NULL;
+        }
+        if (!e->probe || e->probe(cfg, why, sizeof(why)) == 0)
             return e;
         if (!any) {
             snprintf(err, cap, "--engine %s: not usable here: %s", name, why);
@@ -100,12 +104,12 @@ static const struct engine_ops *choose_engine(const char *name, char *err, size_
     return NULL;
 }
 
-int cli_engines(void)
+int cli_engines(const struct engine_config *cfg)
 {
     for (unsigned i = 0; ringer_engines[i]; i++) {
         const struct engine_ops *e = ringer_engines[i];
         char why[200] = "";
-        bool ok = !e->probe || e->probe(why, sizeof(why)) == 0;
+        bool ok = !e->probe || e->probe(cfg, why, sizeof(why)) == 0;
         printf("%-10s %-10s %s%s%s\n", e->name, ok ? "usable" : "not usable", e->summary, ok ? "" : ": ", ok ? "" : why);
     }
     return STATUS_OK;
@@ -223,13 +227,14 @@ int cli_run(const struct run_options *o)
     struct run r = {.o = o, .sigfd = -1, .debugcon_fd = -1};
     struct pc_config cfg = {.hpet = o->hpet, .pc_testdev = o->pc_testdev, .debug_exit_port = o->debug_exit_port, .entropy = {.fill = fill_random}};
     char err[512] = "";
-    const struct engine_ops *engine = choose_engine(o->engine, err, sizeof(err));
+    const struct engine_ops *engine = choose_engine(o->engine, &o->engine_cfg, o->trace_file && (o->trace_what & TRACE_INSNS) ? ENGINE_CAP_TRACE : 0,
+                                                     err, sizeof(err));
     if (!engine)
         return fail(&r, STATUS_USAGE, err);
     if (load_files(&r, &cfg, err, sizeof(err)) != 0)
         return fail(&r, STATUS_USAGE, err);
 
-    struct vm_config vc = {.ram_size = o->memory, .ncpu = o->cpus, .engine = engine, .no_reboot = o->no_reboot};
+    struct vm_config vc = {.ram_size = o->memory, .ncpu = o->cpus, .engine = engine, .engine_cfg = o->engine_cfg, .no_reboot = o->no_reboot};
     r.vm = vm_new(&vc, err, sizeof(err));
     if (!r.vm)
         return fail(&r, STATUS_ERROR, err);

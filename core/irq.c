@@ -100,8 +100,107 @@ static void irq_tsc_changed(struct vcpu *v)
     intc_tsc_changed(v->vm->irq, v->index);
 }
 
+/* --- local APICs of the engine's, the rest ours ---------------------------------- */
+
+/* The I/O APIC's message in an MSI's form (SDM Vol. 3A, 10.11). */
+static void split_send(void *ctx, const struct lapic_msg *m)
+{
+    struct vm *vm = ctx;
+    uint64_t addr = 0xfee00000u | (m->dest & 0xff) << 12 | (uint32_t)m->logical << 2;
+    uint32_t data = m->vector | (uint32_t)m->mode << 8 | (m->level ? 3u << 14 : 0);
+    vm->engine->irq_message(vm, m->pin, addr, data);
+}
+
+static void split_extint(void *ctx, bool level)
+{
+    struct vm *vm = ctx;
+    if (level)
+        vcpu_request(vm->cpu[0], VREQ_INTR);
+}
+
+static bool split_pending(struct vcpu *v)
+{
+    return v->index == 0 && intc_extint(v->vm->irq);
+}
+
+static int split_ack(struct vcpu *v)
+{
+    cpu_lock(v);
+    int vec = intc_extint_ack(v->vm->irq);
+    cpu_unlock(v);
+    return vec;
+}
+
+static void split_eoi(struct vcpu *v, uint8_t vector)
+{
+    cpu_lock(v);
+    intc_eoi(v->vm->irq, vector);
+    cpu_unlock(v);
+}
+
+static int attach_split(struct vm *vm, const struct vm_irq_config *cfg)
+{
+    struct intc_bus bus = {vm, split_send, split_extint};
+    vm->irq = intc_new(&(struct intc_config){.bus = &bus, .clock = vm->clock, .tsc = *vm->tsc, .ioapic_id = cfg->ioapic_id});
+    if (!vm->irq)
+        return -1;
+    vm->intc.pending = split_pending;
+    vm->intc.ack = split_ack;
+    vm->intc.eoi = split_eoi;
+    return 0;
+}
+
+/* --- lines --------------------------------------------------------------------- */
+
+static void engine_isa(void *ctx, unsigned pin, bool level)
+{
+    struct vm *vm = ctx;
+    vm->engine->irq_isa(vm, pin, level);
+}
+static void engine_pin(void *ctx, unsigned pin, bool level)
+{
+    struct vm *vm = ctx;
+    vm->engine->irq_pin(vm, pin, level);
+}
+static void engine_msi(void *ctx, uint64_t addr, uint32_t data)
+{
+    struct vm *vm = ctx;
+    vm->engine->msi(vm, addr, data);
+}
+
+struct irq_line vm_isa_line(struct vm *vm, unsigned irq)
+{
+    if (vm->intc_kind != VM_INTC_ENGINE)
+        return intc_isa_line(vm->irq, irq);
+    return irq > 15 || irq == 2 ? (struct irq_line){0} : (struct irq_line){engine_isa, vm, irq};
+}
+
+struct irq_line vm_pin_line(struct vm *vm, unsigned pin)
+{
+    return vm->intc_kind != VM_INTC_ENGINE ? intc_gsi_line(vm->irq, pin) : (struct irq_line){engine_pin, vm, pin};
+}
+
+struct msi_sink vm_msi(struct vm *vm)
+{
+    return vm->intc_kind == VM_INTC_OURS ? intc_msi(vm->irq) : (struct msi_sink){engine_msi, vm};
+}
+
+/* --- life ------------------------------------------------------------------------ */
+
+void vm_irq_reset(struct vm *vm)
+{
+    if (vm->irq)
+        intc_reset(vm->irq);
+    if (vm->intc_kind != VM_INTC_OURS && vm->engine->intc_reset)
+        vm->engine->intc_reset(vm);
+}
+
 int vm_irq_attach(struct vm *vm, const struct vm_irq_config *cfg)
 {
+    if (vm->intc_kind == VM_INTC_ENGINE)
+        return 0;
+    if (vm->intc_kind == VM_INTC_SPLIT)
+        return attach_split(vm, cfg);
     void *cpu[VM_MAX_CPUS];
     for (unsigned i = 0; i < vm->ncpu; i++)
         cpu[i] = vm->cpu[i];
@@ -112,9 +211,9 @@ int vm_irq_attach(struct vm *vm, const struct vm_irq_config *cfg)
         .ops = &cpu_ops,
         .clock = vm->clock,
         .tsc = *vm->tsc,
-        .dma = cfg->kvmclock ? &dma : NULL,
-        .x2apic = cfg->x2apic,
-        .tsc_deadline = cfg->tsc_deadline,
+        .dma = vm->engine_msrs ? NULL : &dma,
+        .x2apic = !vm->engine_msrs,
+        .tsc_deadline = !vm->engine_msrs,
         .virtual_wire = cfg->virtual_wire,
         .phys_bits = cfg->phys_bits,
         .ioapic_id = cfg->ioapic_id,

@@ -7,16 +7,22 @@
 struct intc;
 
 struct vm_irq_config {
-    bool x2apic, tsc_deadline, kvmclock;
     bool virtual_wire; /* CPU 0's APIC as firmware leaves it; for guests started without firmware: yes */
     unsigned phys_bits;
     uint8_t ioapic_id;
 };
 
-/* Create the interrupt system of a VM whose vCPUs and clock exist; sets vm->intc, vm->irq and every vcpu->lapic.
- * Engines that bring their own (ENGINE_CAP_OWN_INTC) do not call it. 0, or -1 when out of memory. */
+/* Create the interrupt system of a VM whose engine is set up and whose vCPUs and clock exist, as far as the engine does not bring it:
+ * sets vm->intc, vm->irq and every vcpu->lapic as vm->intc_kind asks for. 0, or -1 when out of memory. */
 int vm_irq_attach(struct vm *vm, const struct vm_irq_config *cfg);
 /* Undo; after clock_stop, before clock_free and vcpu_free. */
 void vm_irq_detach(struct vm *vm);
+/* 8259A and I/O APIC, and local APICs if they are ours, to power-up state; device lock held, vCPUs stopped. */
+void vm_irq_reset(struct vm *vm);
+
+/* Lines and messages for devices, whoever has the controllers behind them (dev/intc.h). */
+struct irq_line vm_isa_line(struct vm *vm, unsigned irq);
+struct irq_line vm_pin_line(struct vm *vm, unsigned pin);
+struct msi_sink vm_msi(struct vm *vm);
 
 #endif

@@ -161,7 +161,7 @@ void vcpu_request(struct vcpu *v, uint32_t bits)
 
 static bool own_intc(const struct vcpu *v)
 {
-    return v->engine->caps & ENGINE_CAP_OWN_INTC;
+    return v->vm->intc_kind != VM_INTC_OURS;
 }
 
 static bool irq_pending(const struct vcpu *v)
@@ -382,6 +382,8 @@ static void handle_init_sipi(struct vcpu *v)
     if (r & VREQ_INIT) {
         /* A SIPI that came before this INIT is lost with it; one that comes after finds us waiting. */
         atomic_fetch_and(&v->requests, ~VREQ_INIT);
+        if (v->engine->state_pull) /* INIT keeps the floating-point state and MSRs */
+            v->engine->state_pull(v, STATE_ALL);
         x86_reset(&v->cpu, true);
         v->nmi_pending = v->irq_waiting = false;
         if (v->vm->intc.reset)
@@ -442,6 +444,7 @@ void vcpu_thread(void *arg)
 {
     struct vcpu *v = arg;
     struct vm *vm = v->vm;
+    struct vcpu_exit e = {.kind = EXIT_KICK};
     if (v->engine->vcpu_init && v->engine->vcpu_init(v) != 0) {
         vm_request_end(vm, VM_END_ERROR, 0);
         return;
@@ -452,7 +455,8 @@ void vcpu_thread(void *arg)
             break;
         if (r & (VREQ_INIT | VREQ_SIPI))
             handle_init_sipi(v);
-        if (v->cpu.activity != X86_RUNNING && !(v->cpu.activity == X86_HALTED && own_intc(v))) {
+        /* An engine with local APICs of its own halts and starts vCPUs by itself. */
+        if (v->cpu.activity != X86_RUNNING && !(own_intc(v) && v->cpu.activity != X86_SHUTDOWN)) {
             if (!vcpu_has_work(v))
                 wait_for_work(v);
             if (v->cpu.activity == X86_HALTED && !(atomic_load(&v->requests) & (VREQ_STOP | VREQ_INIT))) {
@@ -465,7 +469,6 @@ void vcpu_thread(void *arg)
             if (v->cpu.activity != X86_RUNNING)
                 continue;
         }
-        struct vcpu_exit e;
         vcpu_enter_guest(v);
         v->engine->run(v, &e);
         vcpu_leave_guest(v);

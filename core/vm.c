@@ -46,6 +46,7 @@ struct vm *vm_new(const struct vm_config *cfg, char *err, size_t errcap)
     }
     vm->ram_fd = -1;
     vm->engine = cfg->engine;
+    vm->engine_cfg = cfg->engine_cfg;
     vm->ncpu = cfg->ncpu;
     vm->no_reboot = cfg->no_reboot;
     vm->ram_size = cfg->ram_size;
@@ -88,6 +89,8 @@ void vm_free(struct vm *vm)
 {
     if (!vm)
         return;
+    if (vm->engine_ready && vm->engine->vm_fini)
+        vm->engine->vm_fini(vm);
     for (unsigned i = 0; i < vm->ncpu; i++)
         vcpu_free(vm->cpu[i]);
     if (vm->clock)
@@ -132,6 +135,10 @@ static int start_threads(struct vm *vm, char *err, size_t errcap)
         atomic_store(&v->requests, 0);
         v->irq_waiting = v->nmi_pending = false;
     }
+    if (vm->engine->vm_start && vm->engine->vm_start(vm) != 0) {
+        snprintf(err, errcap, "engine %s cannot start the machine", vm->engine->name);
+        return -1;
+    }
     for (unsigned i = 0; i < vm->ncpu; i++) {
         snprintf(name, sizeof(name), "vcpu%u", i);
         vm->cpu[i]->thread = host_thread_start(name, vcpu_thread, vm->cpu[i]);
@@ -144,12 +151,23 @@ static int start_threads(struct vm *vm, char *err, size_t errcap)
     return 0;
 }
 
-int vm_start(struct vm *vm, char *err, size_t errcap)
+int vm_engine_init(struct vm *vm, char *err, size_t errcap)
 {
+    if (vm->engine_ready)
+        return 0;
     if (vm->engine->vm_init && vm->engine->vm_init(vm) != 0) {
         snprintf(err, errcap, "engine %s cannot be set up", vm->engine->name);
         return -1;
     }
+    vm->engine_ready = true;
+    *vm->tsc = tsc_scale_make(vm->tsc_khz);
+    return 0;
+}
+
+int vm_start(struct vm *vm, char *err, size_t errcap)
+{
+    if (vm_engine_init(vm, err, errcap) != 0)
+        return -1;
     clock_resume(vm->clock);
     return start_threads(vm, err, errcap);
 }
@@ -179,8 +197,6 @@ enum vm_end vm_wait(struct vm *vm)
         }
     }
     clock_pause(vm->clock);
-    if (vm->engine->vm_fini)
-        vm->engine->vm_fini(vm);
     return (enum vm_end)atomic_load(&vm->end);
 }
 

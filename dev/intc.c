@@ -15,6 +15,8 @@ struct intc {
     struct ioapic *ioapic;
     struct pic *pic;
     struct kvmclock *kvmclock;
+    struct intc_bus bus; /* send == NULL: local APICs are ours */
+    _Atomic bool extint;
     _Atomic unsigned turn; /* lowest priority: equals take turns */
     unsigned ncpu;
     struct intc_cpu cpu[];
@@ -68,6 +70,11 @@ bool intc_send(struct intc *ic, const struct lapic_msg *m)
 
 static bool ioapic_send(void *ctx, const struct lapic_msg *m)
 {
+    struct intc *ic = ctx;
+    if (ic->bus.send) {
+        ic->bus.send(ic->bus.ctx, m);
+        return true;
+    }
     return send_matching(ctx, m, NULL);
 }
 
@@ -158,6 +165,21 @@ static uint64_t env_tsc_offset(void *ctx)
     return c->ic->ops.tsc_offset ? c->ic->ops.tsc_offset(c->cpu) : 0;
 }
 
+/* --- local APICs elsewhere --- */
+
+void intc_eoi(struct intc *ic, uint8_t vector)
+{
+    ioapic_eoi(ic->ioapic, vector);
+}
+bool intc_extint(const struct intc *ic)
+{
+    return atomic_load(&ic->extint);
+}
+int intc_extint_ack(struct intc *ic)
+{
+    return pic_intr(ic->pic) ? pic_ack(ic->pic) : -1;
+}
+
 /* --- wiring ---------------------------------------------------------------------------- */
 
 static void isa_set(void *ctx, unsigned irq, bool level)
@@ -181,7 +203,12 @@ struct irq_line intc_gsi_line(struct intc *ic, unsigned pin)
 static void pic_out(void *ctx, unsigned pin, bool level)
 {
     struct intc *ic = ctx;
-    lapic_set_lint(ic->cpu[0].lapic, 0, level);
+    if (ic->bus.send) {
+        atomic_store(&ic->extint, level);
+        ic->bus.extint(ic->bus.ctx, level);
+    } else {
+        lapic_set_lint(ic->cpu[0].lapic, 0, level);
+    }
     ioapic_set(ic->ioapic, 0, level);
 }
 
@@ -260,14 +287,18 @@ void intc_free(struct intc *ic)
 
 struct intc *intc_new(const struct intc_config *cfg)
 {
-    if (cfg->ncpu < 1 || cfg->ncpu > INTC_MAX_CPUS)
+    unsigned ncpu = cfg->bus ? 0 : cfg->ncpu;
+    if (!cfg->bus && (ncpu < 1 || ncpu > INTC_MAX_CPUS))
         return NULL;
-    struct intc *ic = calloc(1, sizeof(*ic) + cfg->ncpu * sizeof(ic->cpu[0]));
+    struct intc *ic = calloc(1, sizeof(*ic) + ncpu * sizeof(ic->cpu[0]));
     if (!ic)
         return NULL;
-    ic->ops = *cfg->ops;
-    ic->ncpu = cfg->ncpu;
-    for (unsigned i = 0; i < cfg->ncpu; i++) {
+    if (cfg->bus)
+        ic->bus = *cfg->bus;
+    else
+        ic->ops = *cfg->ops;
+    ic->ncpu = ncpu;
+    for (unsigned i = 0; i < ncpu; i++) {
         ic->cpu[i] = (struct intc_cpu){.ic = ic, .cpu = cfg->cpu[i]};
         struct lapic_env env = {
             .ctx = &ic->cpu[i],

@@ -27,10 +27,19 @@ struct intc_cpu_ops {
     void (*unlock)(void *cpu);
 };
 
+/* Local APICs that are somebody else's. Both under the device lock. */
+struct intc_bus {
+    void *ctx;
+    /* A message of the I/O APIC. Whoever ends a level-triggered one calls intc_eoi. */
+    void (*send)(void *ctx, const struct lapic_msg *m);
+    void (*extint)(void *ctx, bool level); /* the 8259A's INTR; see intc_extint_ack */
+};
+
 struct intc_config {
     unsigned ncpu; /* 1 to INTC_MAX_CPUS; local APIC IDs are 0 to ncpu - 1, CPU 0 boots */
     void **cpu;    /* ncpu contexts for ops; copied */
     const struct intc_cpu_ops *ops;
+    const struct intc_bus *bus; /* copied; if given there are no local APICs here, and ncpu, cpu and ops are not used */
     struct clock *clock;
     struct tsc_scale tsc;
     const struct dma *dma; /* for the paravirtual clock; NULL: none offered */
@@ -46,6 +55,12 @@ struct intc *intc_new(const struct intc_config *cfg);
 void intc_free(struct intc *ic);
 /* All controllers to power-up state. Under the device lock, with all CPUs stopped. */
 void intc_reset(struct intc *ic);
+
+/* With an intc_bus: EOI of a level-triggered message, under the device lock; the 8259A asks for an interrupt (any thread);
+ * take its vector, or -1 if it no longer asks (device lock). */
+void intc_eoi(struct intc *ic, uint8_t vector);
+bool intc_extint(const struct intc *ic);
+int intc_extint_ack(struct intc *ic);
 
 struct lapic *intc_lapic(struct intc *ic, unsigned cpu);
 struct dev *intc_ioapic(struct intc *ic);

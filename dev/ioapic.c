@@ -35,6 +35,7 @@ static void deliver(struct ioapic *io, unsigned pin)
         .mode = r >> 8 & 7,
         .logical = r >> 11 & 1,
         .level = r & RTE_LEVEL,
+        .pin = (uint8_t)pin,
     };
     /* NMI, INIT and ExtINT are edges whatever the trigger bit says; remote IRR belongs to fixed and lowest priority. */
     if (m.mode != LAPIC_FIXED && m.mode != LAPIC_LOWEST)

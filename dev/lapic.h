@@ -25,6 +25,7 @@ struct lapic_msg {
     uint8_t mode; /* LAPIC_FIXED.. */
     bool logical;
     bool level;  /* level-triggered: sets TMR, EOI goes back to the I/O APIC */
+    uint8_t pin; /* of the I/O APIC that sent it; 0 for others */
     bool dest32; /* dest is a 32-bit x2APIC destination (IPI of an x2APIC-mode sender) */
 };
 

@@ -13,7 +13,7 @@
 enum vcpu_exit_kind {
     EXIT_KICK,       /* vcpu->requests has something the engine does not handle itself, or engine->kick was called */
     EXIT_IO,         /* engines that cannot perform an access in mid-instruction: the core performs exit.io
-                        (vcpu_io) and calls run again, which completes the instruction */
+                        (vcpu_io) and calls run again with the same exit, which completes the instruction */
     EXIT_HLT,        /* cpu.activity = X86_HALTED; the instruction is complete */
     EXIT_IRQ_WINDOW, /* interrupts became deliverable and the engine does not inject by itself */
     EXIT_EMULATE,    /* state is at an instruction boundary: execute this one instruction with the interpreter */

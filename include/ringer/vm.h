@@ -41,6 +41,13 @@ struct vm_trace {
     void (*exit)(struct vm_trace *t, struct vcpu *v, const struct vcpu_exit *exit);
 };
 
+/* Who has the interrupt controllers of a VM. */
+enum vm_intc_kind {
+    VM_INTC_OURS,   /* dev/intc.h, all of it */
+    VM_INTC_SPLIT,  /* the engine has the local APICs; I/O APIC and 8259A are ours */
+    VM_INTC_ENGINE, /* the engine has them all */
+};
+
 struct vm {
     struct gpa_map *mem, *pio;
     struct gpa_map *ram_map;  /* the RAM of mem alone; never changes, so that DMA needs no lock */
@@ -54,6 +61,10 @@ struct vm {
     const struct engine_ops *engine;
     void *engine_priv;
     void *interp_priv; /* the interpreter's: it may be set up beside another engine, as its fallback */
+    struct engine_config engine_cfg;
+    bool engine_ready;        /* vm_init was called */
+    enum vm_intc_kind intc_kind;
+    bool engine_msrs;         /* MSR accesses never reach vm->intc: no x2APIC, TSC deadline or paravirtual clock of ours */
     struct x86_cpuid_policy *cpuid;
 
     struct host_mutex *device_lock;
@@ -61,7 +72,8 @@ struct vm {
     uint64_t tsc_khz;
     struct tsc_scale *tsc; /* core/clock.h: virtual time to time-stamp counter */
 
-    /* The interrupt controller, provided by the board. intr_pending must be callable from any thread. */
+    /* The interrupt controller, provided by the board. pending must be callable from any thread. In a VM_INTC_SPLIT machine only
+     * pending, ack (of the 8259A, for CPU 0) and eoi are there, in a VM_INTC_ENGINE machine nothing. */
     struct {
         bool (*pending)(struct vcpu *v);      /* a maskable interrupt could be taken if IF allows */
         int (*ack)(struct vcpu *v);           /* take it: vector, or -1 if it went away */
@@ -74,6 +86,8 @@ struct vm {
         uint64_t (*local_page)(struct vcpu *v);
         /* The guest changed IA32_TSC (tsc_offset); may be NULL. */
         void (*tsc_changed)(struct vcpu *v);
+        /* VM_INTC_SPLIT: the guest ended a level-triggered interrupt of the I/O APIC. */
+        void (*eoi)(struct vcpu *v, uint8_t vector);
     } intc;
     struct intc *irq; /* dev/intc.h; NULL when the engine brings its own */
 
@@ -103,11 +117,15 @@ struct vm_config {
     uint64_t ram_size; /* bytes, multiple of 2 MiB is best, 1 MiB least */
     unsigned ncpu;
     const struct engine_ops *engine;
+    struct engine_config engine_cfg;
     bool no_reboot;
 };
 
 struct vm *vm_new(const struct vm_config *cfg, char *err, size_t errcap);
 void vm_free(struct vm *vm);
+
+/* Set the engine up (once; further calls do nothing). The board calls it before it builds anything; vm_start does if nobody did. */
+int vm_engine_init(struct vm *vm, char *err, size_t errcap);
 
 /* Start all vCPU threads; wait for the end; stop and join the threads. vm_wait returns the end reason. */
 int vm_start(struct vm *vm, char *err, size_t errcap);
