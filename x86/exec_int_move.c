@@ -120,31 +120,30 @@ EXEC(sfence) { __asm__ volatile("sfence" : : : "memory"); return X86_OK; }
 EXEC(ud) { return x86_raise(c, X86_UD); }
 
 /* Both bounds are read whatever the first says; signed compare. */
+/* The bounds are two accesses: below the first, the second is not read. */
 EXEC(bound)
 {
     const unsigned size = in->opsize;
+    const uint32_t mask = in->addrsize == 2 ? 0xffff : 0xffffffff;
     uint64_t v, lin;
-    uint32_t b[2] = {0, 0};
-    int64_t x, lo, hi;
     int r;
 
     x86_opnd_read(c, in, 0, &v);
-    if ((r = x86_mem_lin(c, in, size * 2, X86_READ, &lin)))
-        return r;
-    if ((r = x86_lin_read(c, lin, b, size * 2)))
-        return r;
-    if (x86_watching(c))
-        x86_debug_data(c, lin, size * 2, false);
-    if (size == 2) {
-        x = (int16_t)v;
-        lo = (int16_t)b[0];
-        hi = (int16_t)(b[0] >> 16);
-    } else {
-        x = (int32_t)v;
-        lo = (int32_t)b[0];
-        hi = (int32_t)b[1];
+    for (unsigned i = 0; i < 2; i++) {
+        uint32_t b = 0;
+        int64_t x, bound;
+
+        if ((r = x86_seg_lin(c, in->mem.seg, (x86_ea(c, in) + i * size) & mask, size, X86_READ, size, &lin)) ||
+            (r = x86_lin_read(c, lin, &b, size)))
+            return r;
+        if (x86_watching(c))
+            x86_debug_data(c, lin, size, false);
+        x = size == 2 ? (int16_t)v : (int32_t)v;
+        bound = size == 2 ? (int16_t)b : (int32_t)b;
+        if (i ? x > bound : x < bound)
+            return x86_raise(c, X86_BR);
     }
-    return x < lo || x > hi ? x86_raise(c, X86_BR) : X86_OK;
+    return X86_OK;
 }
 
 /* The source is read, and a 32-bit destination zero-extended, whether or not the condition holds. */

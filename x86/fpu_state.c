@@ -108,6 +108,9 @@ static void x87_get(struct x86_cpu *c, const uint8_t *img, bool wide)
         memcpy(&f->fds, img + 20, 2);
         f->fip = (uint32_t)f->fip;
         f->fdp = (uint32_t)f->fdp;
+    } else { /* made canonical for 48-bit linear addresses */
+        f->fip = (uint64_t)((int64_t)(f->fip << 16) >> 16);
+        f->fdp = (uint64_t)((int64_t)(f->fdp << 16) >> 16);
     }
     f->fcw = (f->fcw & 0x1f3f) | 0x40;
     x86_fpu_summary(f);
