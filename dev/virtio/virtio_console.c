@@ -23,6 +23,7 @@ enum { RX, TX };
 #define FIFO 4096u        /* input waiting for buffers; power of two */
 #define TURN (64u << 10)  /* output bytes per turn */
 #define RETRY_NS 1000000u /* back end full */
+#define OPEN_NS 100000000u /* from the driver's first buffer to the first input, see rx_open */
 
 struct console {
     struct virtio_dev v;
@@ -33,6 +34,10 @@ struct console {
     uint64_t tx_off;
     uint8_t fifo[FIFO];
     unsigned head, count;
+    /* Without multiport there is no message that says the driver listens, and Linux posts its buffers before it has
+     * registered the port: what comes in between it throws away. So input is held for a moment. */
+    bool rx_open, rx_opening;
+    struct timer open;
 };
 
 /* --- output ------------------------------------------------------------------ */
@@ -87,6 +92,8 @@ static void tx_run(struct console *c)
 static void rx_run(struct console *c)
 {
     struct virtqueue *q = &c->v.vq[RX];
+    if (!c->rx_open)
+        return;
     unsigned before = c->count, budget = 2 * QUEUE_SIZE; /* empty buffers do not drain the FIFO */
     vq_spare(q);
     do {
@@ -139,10 +146,24 @@ static void run_again(void *ctx)
 static void con_kick(struct virtio_dev *v, unsigned q)
 {
     struct console *c = (struct console *)v;
-    if (q == RX)
+    if (q == RX) {
+        if (!c->rx_open && !c->rx_opening) {
+            c->rx_opening = true;
+            timer_arm(v->env.clock, &c->open, clock_now(v->env.clock) + OPEN_NS);
+        }
         rx_run(c);
-    else
+    } else {
         tx_run(c);
+    }
+}
+
+static void open_fired(void *ctx)
+{
+    struct console *c = ctx;
+    c->rx_open = true;
+    c->rx_opening = false;
+    if (vq_live(&c->v.vq[RX]))
+        rx_run(c);
 }
 
 /* A character from a guest that cannot set up queues, perhaps in panic. */
@@ -159,6 +180,10 @@ static void con_reset(struct virtio_dev *v, int q)
     struct console *c = (struct console *)v;
     if (q != RX)
         c->have_tx = false;
+    if (q != TX) {
+        c->rx_open = c->rx_opening = false;
+        timer_cancel(v->env.clock, &c->open);
+    }
     if (q < 0)
         timer_cancel(v->env.clock, &c->again);
 }
@@ -192,6 +217,7 @@ struct dev *virtio_console_new(const struct dev_env *env, struct pci_bus *bus, u
         return NULL;
     c->cd = *cd;
     timer_init(&c->again, run_again, c);
+    timer_init(&c->open, open_fired, c);
     virtio_init(&c->v, &con_ops, env, F_EMERG_WRITE | (cols && rows ? F_SIZE : 0), 2, sizes);
     set_size(c, cols, rows);
     c->v.config_len = CFG_LEN;

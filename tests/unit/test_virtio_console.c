@@ -24,6 +24,13 @@ static void cd_accept(void *ctx)
     ((struct back *)ctx)->accepts++;
 }
 
+/* Input is held for a moment after the driver has posted its first buffer. */
+static void settle(struct fix *f)
+{
+    f->now += 100000000;
+    clock_run(f->clock);
+}
+
 static int setup(void **st)
 {
     struct fix *f = fix_new();
@@ -35,6 +42,8 @@ static int setup(void **st)
     assert_non_null(f->d);
     assert_int_equal(offered(f) & 1, 0); /* size unknown */
     bring_up(f, VIRTIO_F_EVENT_IDX, 16);
+    kick(f, 0);
+    settle(f);
     *st = f;
     return 0;
 }
@@ -149,6 +158,10 @@ static void test_input_before_driver(void **st)
     struct seg s = {HEAP, 64, true};
     add_chain(f, 0, &s, 1);
     kick(f, 0);
+    f->now += 50000000;
+    clock_run(f->clock);
+    assert_false(get_used(f, 0, &id, &len));
+    settle(f);
     assert_true(get_used(f, 0, &id, &len) && len == 5);
     assert_memory_equal(at(f, HEAP), "early", 5);
 }

@@ -1,0 +1,6 @@
+# Boot tests on Debian's cloud kernel, and the command line's own behaviour.
+BOOT_CASES := cpu1 cpu4 disk virtio-console reset reboot panic stats kill idle
+CHECKS += $(foreach c,$(BOOT_CASES),boot/interp/$(c):sh@tests/boot/boot.sh@$(O)/ringer@interp@$(c))
+CHECKS += cli:sh@tests/boot/cli.sh@$(O)/ringer
+CHECK_DEPS += guest
+CHECKS_FULL += boot/interp/cpu8:sh@tests/boot/boot.sh@$(O)/ringer@interp@cpu8
