@@ -16,7 +16,7 @@ CFLAGS_cov := -O1 -g --coverage
 CFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DRINGER_DEBUG=1
 CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-math-errno $(WARN) $(CFLAGS_$(MODE)) $(EXTRA_CFLAGS)
 LDFLAGS := -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(MODE))) $(if $(STATIC),-static)
-LIBS := -lZydis -lZycore -ljson-c
+LIBS := -lZydis -lZycore -ljson-c -llzma -lz -lzstd -llz4
 
 ifeq ($(filter $(MODE),rel dbg asan ubsan tsan cov fuzz),)
 $(error MODE must be one of rel dbg asan ubsan tsan cov fuzz, not '$(MODE)')

@@ -64,6 +64,9 @@ int cli_parse_run(int argc, char **argv, struct run_options *o);
 void cli_usage(void);
 int cli_run(const struct run_options *o);
 int cli_engines(const struct engine_config *cfg);
+/* The lab (lab/cmd_*.c). argv[0] is the command's name. */
+int cli_probe(int argc, char **argv);
+int cli_classify(int argc, char **argv);
 /* "512M", "1G", "4096" (MiB) to bytes; false if it is not a size. */
 bool cli_parse_size(const char *s, uint64_t *bytes);
 /* One line on stderr; returns STATUS_USAGE. */

@@ -33,5 +33,7 @@ int main(int argc, char **argv)
             return cli_error("engines: unexpected argument '%s'", argv[2]);
         return cli_engines(&cfg);
     }
+    if (!strcmp(argv[1], "probe"))
+        return cli_probe(argc - 1, argv + 1);
     return cli_error("unknown command '%s'; see ringer --help", argv[1]);
 }

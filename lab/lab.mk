@@ -1,0 +1,3 @@
+# The lab: what theory says of instructions, measured on this CPU (probe) and counted in images (classify).
+LIB_SRC += $(filter-out lab/cmd_%,$(wildcard lab/*.c))
+CLI_SRC += $(wildcard lab/cmd_*.c)
