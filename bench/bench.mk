@@ -19,3 +19,26 @@ bench-loops: all bench-loops-files
 	@python3 bench/loops.py $(BENCH_ARGS)
 
 .PHONY: bench-loops bench-loops-files
+
+# The guest of the workloads: Debian's kernel, the root of `make run`, and one directory more.
+$(B)/work: bench/work.c | out/.deps-bench
+	@mkdir -p $(B)
+	@gcc -O2 -Wall -Wextra -Werror -static -o $@ $< -lm
+
+$(B)/initrd.cpio: $(B)/work bench/agent.sh out/root/initrd.cpio
+	@rm -rf $(B)/tree $(B)/host && mkdir -p $(B)/tree/bench $(B)/tree/bin $(B)/host
+	@cp bench/agent.sh $(B)/tree/bench/agent.sh && cp $(B)/work $(B)/tree/bin/work
+	@cd $(B)/tree && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet >../extra.cpio
+	@cat out/root/initrd.cpio $(B)/extra.cpio >$@
+
+# The same two programs for the bare host, out of the guest's root
+$(B)/host/busybox: $(B)/initrd.cpio
+	@mkdir -p $(B)/host
+	@cd $(B)/host && cpio -i --quiet --to-stdout bin/busybox <../../root/initrd.cpio >busybox && chmod 755 busybox && cp -f ../work work
+	@cd $(B)/host && for a in sh dd cat gzip sha256sum; do ln -sf busybox $$a; done
+
+bench-files: bench-loops-files $(B)/initrd.cpio $(B)/host/busybox
+bench: all bench-files
+	@python3 bench/bench.py $(BENCH_ARGS)
+
+.PHONY: bench bench-files
