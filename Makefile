@@ -58,6 +58,19 @@ out/.deps-build: scripts/deps.sh
 	@mkdir -p out
 	@sh scripts/deps.sh build && touch $@
 
+# Every part has said by now what it adds to the tests (prerequisites are expanded where they are read).
+check: all check-deps
+	@sh scripts/check.sh $(foreach c,$(CHECKS),'$(c)')
+check-deps: $(CHECK_DEPS)
+check-unit: $(UNIT_BIN)
+	@sh scripts/check.sh $(foreach b,$(UNIT_BIN),'$(patsubst $(O)/tests/%,%,$(b)):$(b)')
+
+# Longer runs: more fuzzing, more random instructions, longer boots.
+check-full: check
+	@sh scripts/check.sh $(foreach c,$(CHECKS_FULL),'$(c)')
+check-full: $(CHECK_FULL_DEPS)
+.PHONY: check check-deps check-unit check-full
+
 clean:
 	rm -rf out ringer
 

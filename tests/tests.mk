@@ -19,15 +19,3 @@ unit-bins: $(UNIT_BIN)
 # (and their prerequisites to CHECK_DEPS).
 CHECKS += $(foreach b,$(UNIT_BIN),$(patsubst $(O)/tests/%,%,$(b)):$(b))
 CHECK_DEPS += $(UNIT_BIN)
-
-check: all check-deps
-	@sh scripts/check.sh $(foreach c,$(CHECKS),'$(c)')
-check-deps: $(CHECK_DEPS)
-check-unit: $(UNIT_BIN)
-	@sh scripts/check.sh $(foreach b,$(UNIT_BIN),'$(patsubst $(O)/tests/%,%,$(b)):$(b)')
-
-# Longer runs: more fuzzing, more random instructions, longer boots.
-check-full: check
-	@sh scripts/check.sh $(foreach c,$(CHECKS_FULL),'$(c)')
-check-full: $(CHECK_FULL_DEPS)
-.PHONY: check check-deps check-unit check-full
