@@ -32,7 +32,7 @@ static void describe(struct probe_report *rep)
     struct utsname u;
     memset(rep->cpu, 0, sizeof(rep->cpu));
     strcpy(rep->cpu, "unknown processor");
-    if (__get_cpuid_max(0x80000000, NULL) >= 0x80000004) {
+    if ((unsigned)__get_cpuid_max(0x80000000, NULL) >= 0x80000004) {
         for (unsigned i = 0; i < 3; i++)
             __get_cpuid(0x80000002 + i, &r[4 * i], &r[4 * i + 1], &r[4 * i + 2], &r[4 * i + 3]);
         memcpy(rep->cpu, r, 48);
