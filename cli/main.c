@@ -35,5 +35,7 @@ int main(int argc, char **argv)
     }
     if (!strcmp(argv[1], "probe"))
         return cli_probe(argc - 1, argv + 1);
+    if (!strcmp(argv[1], "classify"))
+        return cli_classify(argc - 1, argv + 1);
     return cli_error("unknown command '%s'; see ringer --help", argv[1]);
 }

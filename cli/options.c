@@ -64,6 +64,7 @@ void cli_usage(void)
     fputs("usage: ringer run --kernel FILE [options]    run a guest\n"
           "       ringer engines                       list the engines and whether they work here\n"
           "       ringer probe [--json | --html FILE]  what privileged and sensitive instructions do on this CPU at CPL 3\n"
+          "       ringer classify [options] FILE...    count an image's instructions by their Popek-Goldberg class\n"
           "       ringer --help | --version\n"
           "\n"
           "Guest:\n"
