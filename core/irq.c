@@ -16,7 +16,9 @@ static void cpu_nmi(void *cpu)
 }
 static void cpu_init(void *cpu)
 {
-    vcpu_request(cpu, VREQ_INIT);
+    struct vcpu *v = cpu;
+    atomic_fetch_and(&v->requests, ~(uint32_t)VREQ_SIPI); /* one from before the INIT is lost with it */
+    vcpu_request(v, VREQ_INIT);
 }
 
 static void cpu_sipi(void *cpu, uint8_t vector)

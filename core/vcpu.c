@@ -169,18 +169,24 @@ static bool irq_pending(const struct vcpu *v)
     return v->vm->intc.pending && v->vm->intc.pending((struct vcpu *)v);
 }
 
+/* An NMI or interrupt that would be taken now: what ends HLT. */
+static bool wakes(const struct vcpu *v)
+{
+    if (((vcpu_requests(v) & VREQ_NMI) || v->nmi_pending) && !v->cpu.nmi_blocked)
+        return true;
+    return (v->cpu.fl_sys & X86_FL_IF) && irq_pending(v);
+}
+
 bool vcpu_has_work(const struct vcpu *v)
 {
     uint32_t r = vcpu_requests(v);
-    if (r & (VREQ_STOP | VREQ_INIT | VREQ_DEBUG | VREQ_ENGINE))
+    if (r & (VREQ_STOP | VREQ_INIT | VREQ_DEBUG))
         return true;
     if (v->cpu.activity == X86_WAIT_SIPI)
         return r & VREQ_SIPI;
     if (v->cpu.activity == X86_SHUTDOWN)
         return false;
-    if (((r & VREQ_NMI) || v->nmi_pending) && !v->cpu.nmi_blocked)
-        return true;
-    return (v->cpu.fl_sys & X86_FL_IF) && irq_pending(v);
+    return wakes(v);
 }
 
 int vcpu_poll(struct vcpu *v)
@@ -270,7 +276,18 @@ static void count(uint64_t *p)
     __atomic_fetch_add(p, 1, __ATOMIC_RELAXED);
 }
 
-/* One access that lies inside one range. Returns false if nothing answered. */
+/* What answers at the access's first byte: a copy, as the map may be replaced as soon as guest state is left. */
+static bool io_range(struct vcpu *v, const struct x86_io *io, struct gpa_range *r)
+{
+    const struct gpa_range *f = gpa_find(io->mmio ? v->vm->mem : v->vm->pio, io->addr);
+    if (!f || f->kind != GPA_IO)
+        return false;
+    *r = *f;
+    return true;
+}
+
+/* One access that lies inside one range. Returns false if nothing answered. In guest state on entry and on return, but at a
+ * safe point while the device lock is waited for and held: its holder may stop all vCPUs to change the map. */
 static bool range_io(struct vcpu *v, const struct gpa_range *r, struct x86_io *io)
 {
     struct dev *d = r->dev;
@@ -283,14 +300,18 @@ static bool range_io(struct vcpu *v, const struct gpa_range *r, struct x86_io *i
     int res;
     if (r->counters)
         count(&r->counters[io->write]);
-    if (!r->nolock)
+    if (!r->nolock) {
+        vcpu_leave_guest(v);
         host_lock(v->vm->device_lock);
+    }
     if (io->write)
         res = d->ops->write ? d->ops->write(d, r->bank, off, io->size, io->data & ones(io->size)) : DEV_UNMAPPED;
     else
         res = d->ops->read ? d->ops->read(d, r->bank, off, io->size, &val) : DEV_UNMAPPED;
-    if (!r->nolock)
+    if (!r->nolock) {
         host_unlock(v->vm->device_lock);
+        vcpu_enter_guest(v);
+    }
     if (res == DEV_ERROR) {
         vm_log(v->vm, "device %s failed", d->ops->name);
         vm_request_end(v->vm, VM_END_ERROR, 0);
@@ -306,13 +327,11 @@ static void split_io(struct vcpu *v, struct x86_io *io)
     uint64_t data = io->write ? io->data : 0;
     for (unsigned i = 0; i < io->size; i++) {
         struct x86_io b = {.addr = io->addr + i, .size = 1, .write = io->write, .mmio = io->mmio, .data = data >> (8 * i) & 0xff};
-        const struct gpa_range *f = gpa_find(io->mmio ? v->vm->mem : v->vm->pio, b.addr);
-        if (f && f->kind == GPA_IO) {
-            const struct gpa_range r = *f;
+        struct gpa_range r;
+        if (io_range(v, &b, &r))
             range_io(v, &r, &b);
-        } else {
+        else
             b.data = 0xff;
-        }
         if (!io->write)
             data |= (b.data & 0xff) << (8 * i);
     }
@@ -324,25 +343,15 @@ void vcpu_io(struct vcpu *v, struct x86_io *io)
     struct vm *vm = v->vm;
     /* Device work under the exclusive section could wait for a lock whose holder waits for the section. A locked access
      * to a device has no atomicity to lose. */
-    bool excl = v->exclusive, was_in = atomic_load_explicit(&v->in_guest, memory_order_relaxed);
+    bool excl = v->exclusive, outside = !excl && !atomic_load_explicit(&v->in_guest, memory_order_relaxed);
     if (excl)
         vm_exclusive_end(vm, v);
-    /* The map may be replaced once we are at a safe point: copy what is needed before. */
-    const struct gpa_range *f = gpa_find(io->mmio ? vm->mem : vm->pio, io->addr);
-    struct gpa_range r = {0};
-    bool found = f && f->kind == GPA_IO, whole = false;
-    if (found) {
-        r = *f;
-        whole = io->addr - r.start + io->size <= r.size;
-    }
-    bool leave = was_in && !(found && r.nolock);
-    if (leave)
-        vcpu_leave_guest(v);
-    bool done = found && whole && range_io(v, &r, io);
-    if (!done) {
+    else if (outside) /* an exit served by the core: only in guest state does the map stay */
+        vcpu_enter_guest(v);
+    struct gpa_range r;
+    bool found = io_range(v, io, &r), whole = found && io->addr - r.start + io->size <= r.size;
+    if (!(whole && range_io(v, &r, io))) {
         if (found && io->size > 1 && (!whole || !io->mmio)) {
-            if (leave)
-                vcpu_enter_guest(v), leave = false;
             split_io(v, io);
         } else {
             count(&vm->unmapped[(io->mmio ? 0 : 2) + io->write]);
@@ -350,10 +359,10 @@ void vcpu_io(struct vcpu *v, struct x86_io *io)
                 io->data = ones(io->size);
         }
     }
-    if (leave)
-        vcpu_enter_guest(v);
     if (excl)
         vm_exclusive_begin(vm, v);
+    else if (outside)
+        vcpu_leave_guest(v);
     struct vm_trace *t = vm->trace;
     if (t && t->io)
         t->io(t, v, io, found ? r.name : "unmapped");
@@ -459,7 +468,7 @@ void vcpu_thread(void *arg)
         if (v->cpu.activity != X86_RUNNING && !(own_intc(v) && v->cpu.activity != X86_SHUTDOWN)) {
             if (!vcpu_has_work(v))
                 wait_for_work(v);
-            if (v->cpu.activity == X86_HALTED && !(atomic_load(&v->requests) & (VREQ_STOP | VREQ_INIT))) {
+            if (v->cpu.activity == X86_HALTED && wakes(v)) {
                 v->cpu.activity = X86_RUNNING;
                 /* What woke us must be seen by the poll even if its request bit was consumed while it was held back. */
                 v->irq_waiting = false;

@@ -132,7 +132,8 @@ static int start_threads(struct vm *vm, char *err, size_t errcap)
     char name[16];
     for (unsigned i = 0; i < vm->ncpu; i++) {
         struct vcpu *v = vm->cpu[i];
-        atomic_store(&v->requests, 0);
+        /* What the local APIC has already accepted is looked at; everything else of before is over. */
+        atomic_store(&v->requests, VREQ_INTR);
         v->irq_waiting = v->nmi_pending = false;
     }
     if (vm->engine->vm_start && vm->engine->vm_start(vm) != 0) {
