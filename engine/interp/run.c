@@ -265,6 +265,15 @@ static void interp_vm_fini(struct vm *vm)
 
     if (!iv)
         return;
+    for (unsigned i = 0; i < vm->ncpu; i++) {
+        struct interp *it = vm->cpu[i] ? vm->cpu[i]->interp_priv : NULL;
+
+        if (it) {
+            interp_cache_fini(it);
+            free(it);
+            vm->cpu[i]->interp_priv = NULL;
+        }
+    }
     if (iv->lock)
         host_mutex_free(iv->lock);
     free(iv->chunks);
@@ -296,19 +305,17 @@ static int interp_vm_init(struct vm *vm)
     return 0;
 }
 
+/* The memory stays until vm_fini: other vCPUs and DMA may just be queueing invalidations here. */
 static void interp_vcpu_fini(struct vcpu *v)
 {
-    struct interp *it = v->interp_priv;
-
-    if (!it)
-        return;
-    __atomic_store_n(&v->interp_priv, NULL, __ATOMIC_RELEASE);
-    interp_cache_fini(it);
-    free(it);
+    if (v->interp_priv)
+        interp_cache_flush(v->interp_priv);
 }
 
 static int interp_vcpu_init(struct vcpu *v)
 {
+    if (v->interp_priv) /* from before a reset */
+        return 0;
     struct interp *it = aligned_alloc(64, (sizeof(*it) + 63) & ~(size_t)63);
 
     if (!it)
