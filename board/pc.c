@@ -68,6 +68,10 @@ struct pc {
     struct pc_config cfg;
     const char *error;
     uint64_t lapic_counters[2];
+    struct gpa_map *fixed_mem, *fixed_pio; /* without PCI functions and local APICs */
+    struct dev *pci_dev[PCI_MAX_RANGES];
+    uint64_t *pci_counters[PCI_MAX_RANGES];
+    unsigned npci;
     int (*wrmsr)(struct vcpu *v, uint32_t msr, uint64_t val); /* of the interrupt system */
 };
 
@@ -156,31 +160,7 @@ static void add_mmio(struct pc *pc, uint64_t addr, uint64_t size, struct dev *d,
     add_range(pc, pc->vm->mem, addr, size, d, bank, false);
 }
 
-/* --- PCI ranges come and go --- */
-
-static bool is_pci_range(const struct gpa_range *r)
-{
-    return r->kind == GPA_IO && r->name && !strncmp(r->name, "virtio", 6);
-}
-
-static struct gpa_map *without_pci(const struct gpa_map *old)
-{
-    struct gpa_map *m = gpa_begin(NULL, old->limit);
-    for (unsigned i = 0; m && i < old->n; i++)
-        if (!is_pci_range(&old->r[i]) && gpa_add(m, &old->r[i]) != 0) {
-            gpa_free(m);
-            m = NULL;
-        }
-    return m;
-}
-
-static uint64_t *counters_of(const struct gpa_map *m, const struct dev *d)
-{
-    for (unsigned i = 0; i < m->n; i++)
-        if (m->r[i].dev == d)
-            return m->r[i].counters;
-    return NULL;
-}
+/* --- PCI ranges and local APIC pages come and go --- */
 
 static void add_pci_ranges(struct pc *pc, struct gpa_map *mem, struct gpa_map *pio)
 {
@@ -190,20 +170,37 @@ static void add_pci_ranges(struct pc *pc, struct gpa_map *mem, struct gpa_map *p
         struct gpa_range g = {.start = r[i].start, .size = r[i].size, .kind = GPA_IO, .dev = r[i].dev, .bank = r[i].bank,
                               .name = r[i].dev->ops->name};
         /* A function keeps its counters over moves. */
-        g.counters = counters_of(pc->vm->mem, r[i].dev);
-        if (!g.counters)
-            g.counters = counters_of(pc->vm->pio, r[i].dev);
-        if (!g.counters)
-            g.counters = new_counters(pc);
+        unsigned k = 0;
+        while (k < pc->npci && pc->pci_dev[k] != r[i].dev)
+            k++;
+        if (k == pc->npci && k < PCI_MAX_RANGES) {
+            pc->pci_dev[pc->npci] = r[i].dev;
+            pc->pci_counters[pc->npci++] = new_counters(pc);
+        }
+        g.counters = k < pc->npci ? pc->pci_counters[k] : NULL;
         if (gpa_add(r[i].io ? pio : mem, &g) != 0)
             vm_log(pc->vm, "PCI BAR at %#llx cannot be mapped", (unsigned long long)r[i].start);
     }
 }
 
-static void on_map_changed(void *ctx)
+/* One page wherever some vCPU has its local APIC; it answers only to the vCPUs whose APIC is there. */
+static void add_lapic_pages(struct pc *pc, struct gpa_map *mem)
 {
-    struct pc *pc = ctx;
-    struct gpa_map *mem = without_pci(pc->vm->mem), *pio = without_pci(pc->vm->pio);
+    struct vm *vm = pc->vm;
+    for (unsigned i = 0; i < vm->ncpu && vm->intc.local_page; i++) {
+        uint64_t page = vm->intc.local_page(vm->cpu[i]);
+        const struct gpa_range *r = page == UINT64_MAX ? NULL : gpa_find(mem, page);
+        struct gpa_range g = {.start = page, .size = 0x1000, .kind = GPA_IO, .nolock = true, .percpu = true, .name = "lapic",
+                              .counters = pc->lapic_counters};
+        if (page != UINT64_MAX && !(r && r->percpu) && gpa_add(mem, &g) != 0)
+            vm_log(vm, "cpu %u: the local APIC cannot be at %#llx", i, (unsigned long long)page);
+    }
+}
+
+/* Always from the parts that never move, so that what a moving part covered comes back. Device lock held, or no vCPU runs. */
+static void rebuild_maps(struct pc *pc, bool ports)
+{
+    struct gpa_map *mem = gpa_begin(pc->fixed_mem, pc->fixed_mem->limit), *pio = gpa_begin(pc->fixed_pio, pc->fixed_pio->limit);
     if (!mem || !pio) {
         gpa_free(mem);
         gpa_free(pio);
@@ -212,40 +209,34 @@ static void on_map_changed(void *ctx)
         return;
     }
     add_pci_ranges(pc, mem, pio);
+    add_lapic_pages(pc, mem);
     vm_set_map(pc->vm, mem);
-    vm_set_pio(pc->vm, pio);
+    if (ports)
+        vm_set_pio(pc->vm, pio);
+    else
+        gpa_free(pio);
 }
 
-/* --- local APIC pages --- */
-
-static int add_lapic_page(struct pc *pc, struct gpa_map *m, uint64_t page)
+static void on_map_changed(void *ctx)
 {
-    struct gpa_range r = {.start = page, .size = 0x1000, .kind = GPA_IO, .nolock = true, .percpu = true, .name = "lapic",
-                          .counters = pc->lapic_counters};
-    return gpa_add(m, &r);
+    rebuild_maps(ctx, true);
 }
 
-/* A vCPU that moves its local APIC gets a page there; the page answers only to vCPUs whose APIC it is. */
 static int on_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val)
 {
     struct vm *vm = v->vm;
     struct pc *pc = vm->board;
+    if (msr != MSR_APIC_BASE)
+        return pc->wrmsr(v, msr, val);
+    uint64_t old = vm->intc.local_page(v);
     int res = pc->wrmsr(v, msr, val);
-    if (res || msr != MSR_APIC_BASE)
-        return res;
     uint64_t page = vm->intc.local_page(v);
+    /* A page that answers nobody at the usual place does no harm. */
+    if (res || page == old || (page == UINT64_MAX && old == LAPIC))
+        return res;
     vcpu_leave_guest(v);
     host_lock(vm->device_lock);
-    const struct gpa_range *r = page == UINT64_MAX ? NULL : gpa_find(vm->mem, page);
-    if (page != UINT64_MAX && !(r && r->percpu)) {
-        struct gpa_map *m = gpa_begin(vm->mem, vm->mem->limit);
-        if (m && add_lapic_page(pc, m, page) == 0) {
-            vm_set_map(vm, m);
-        } else {
-            gpa_free(m);
-            vm_log(vm, "cpu %u: the local APIC cannot move to %#llx", v->index, (unsigned long long)page);
-        }
-    }
+    rebuild_maps(pc, false);
     host_unlock(vm->device_lock);
     vcpu_enter_guest(v);
     return 0;
@@ -326,7 +317,7 @@ static int make_irq(struct pc *pc)
         return 0;
     pc->wrmsr = vm->intc.wrmsr;
     vm->intc.wrmsr = on_wrmsr;
-    return add_lapic_page(pc, vm->mem, LAPIC);
+    return 0;
 }
 
 static void make_pci(struct pc *pc)
@@ -490,10 +481,15 @@ struct pc *pc_new(struct vm *vm, const struct pc_config *cfg, bool *usage, char 
         snprintf(err, cap, "%s", pc->error);
         goto fail;
     }
+    pc->fixed_mem = gpa_begin(vm->mem, vm->mem->limit);
+    pc->fixed_pio = gpa_begin(vm->pio, vm->pio->limit);
+    if (!pc->fixed_mem || !pc->fixed_pio)
+        goto fail;
     if (pci_bus_assign(pc->pci) != 0) {
         snprintf(err, cap, "the PCI devices do not fit their address windows");
         goto fail;
     }
+    rebuild_maps(pc, true);
     make_tables(pc);
     pc->reserved[0] = (struct boot_region){FIRMWARE_BASE, FIRMWARE_SIZE, BOOT_MEM_RESERVED};
     pc->reserved[1] = (struct boot_region){ECAM, PCI_ECAM_SIZE, BOOT_MEM_RESERVED};
@@ -537,6 +533,8 @@ void pc_free(struct pc *pc)
     }
     if (pc->vm->irq)
         vm_irq_detach(pc->vm);
+    gpa_free(pc->fixed_mem);
+    gpa_free(pc->fixed_pio);
     free(pc->counters);
     free(pc);
 }
