@@ -382,8 +382,14 @@ void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t ou
         out[EAX] = 1u << 2; /* the APIC timer never stops */
         break;
     case 7:
-        if (sub == 0)
+        if (sub == 0) {
             memcpy(out, p->leaf[L7], 16);
+            out[EAX] = 2; /* highest subleaf */
+        } else if (sub == 2) {
+            /* BHI_CTRL: Linux no longer heeds BHI_NO, and without this it clears its branch history by a loop of hundreds
+             * of instructions at every system call. */
+            out[EDX] = 1u << 4;
+        }
         break;
     case 0xb:
         topology_leaf(c, sub, out);

@@ -225,7 +225,7 @@ int x86_wrmsr(struct x86_cpu *c, uint32_t msr, uint64_t val)
     case MSR_EBL_CR_POWERON: return X86_OK;
     case MSR_BIOS_UPDT_TRIG:
     case MSR_BIOS_SIGN_ID: return X86_OK;                            /* no update is ever taken */
-    case MSR_SPEC_CTRL: return set_masked(c, &c->spec_ctrl, val, 3); /* IBRS, STIBP */
+    case MSR_SPEC_CTRL: return set_masked(c, &c->spec_ctrl, val, 0x403); /* IBRS, STIBP, BHI_DIS_S */
     case MSR_PRED_CMD: return val & ~1ull ? gp0(c) : X86_OK;
     case MSR_MISC_FEATURE_ENABLES: return set_masked(c, &c->misc_feature_enables, val, 1); /* CPUID faulting */
     case MSR_MISC_ENABLE: return set_misc_enable(c, val);

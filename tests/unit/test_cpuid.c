@@ -95,7 +95,10 @@ static void feature_set_agrees(void **state)
     assert_false(x86_has(f->policy, X86_FEAT_NEVER));
     assert_false(x86_has(f->policy, X86_NFEAT));
     /* presented in no case */
+    leaf(f, 7, 2, r);
+    assert_int_equal(r[EDX], 1u << 4); /* BHI_CTRL */
     leaf(f, 7, 0, r);
+    assert_int_equal(r[EAX], 2); /* highest subleaf */
     assert_int_equal(r[EBX] & (1u << 4 | 1u << 11 | 1u << 14 | 1u << 16), 0); /* HLE RTM MPX AVX512F */
     assert_int_equal(r[ECX] & (1u << 3 | 1u << 4 | 1u << 16), 0);             /* PKU, OSPKE, LA57 */
     leaf(f, 0xa, 0, r);

@@ -170,6 +170,8 @@ static void misc(void **state)
     BAD(x86_wrmsr(f->c, 0xda0, 1));
     GOOD(0x8b, 0);
     assert_true(rd(f, 0x8b) == 1ull << 32);
+    GOOD(0x48, 0x403); /* IBRS, STIBP, BHI_DIS_S */
+    BAD(x86_wrmsr(f->c, 0x48, 0x407));
     /* nothing that is presented asks for a mitigation */
     assert_int_equal(rd(f, 0x10a) & (1 | 1u << 5 | 1u << 8 | 1u << 4), 1 | 1u << 5 | 1u << 8 | 1u << 4);
     fx_free(f);
