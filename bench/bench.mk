@@ -38,7 +38,27 @@ $(B)/host/busybox: $(B)/initrd.cpio
 	@cd $(B)/host && for a in sh dd cat gzip sha256sum; do ln -sf busybox $$a; done
 
 bench-files: bench-loops-files $(B)/initrd.cpio $(B)/host/busybox
-bench: all bench-files
+# BENCH_ARGS are options of bench.py; the other two have targets of their own.
+bench-work: all bench-files
 	@python3 bench/bench.py $(BENCH_ARGS)
+bench: all bench-files $(B)/nano.elf
+	@python3 bench/bench.py $(BENCH_ARGS)
+	@echo
+	@python3 bench/nano.py
+	@echo
+	@python3 bench/loops.py
 
-.PHONY: bench bench-files
+.PHONY: bench bench-work bench-files
+
+# The nanobenchmarks: a guest on the library of the self-checking ones.
+$(B)/nano.elf: bench/nano.c $(wildcard tests/guest/lib/*) | out/.deps-bench
+	@mkdir -p $(B)
+	@gcc -m64 -ffreestanding -fno-pic -no-pie -mno-red-zone -mgeneral-regs-only -O2 -fno-stack-protector -fno-asynchronous-unwind-tables \
+	    -fno-strict-aliasing -Wall -Wextra -Werror -Wno-unused-parameter -nostdlib -static -Wl,--build-id=none \
+	    -Wl,--no-warn-rwx-segments -Wl,-T,tests/guest/lib/link.ld -Itests/guest/lib tests/guest/lib/start64.S \
+	    $(wildcard tests/guest/lib/*.c) $< -o $@.64
+	@objcopy -O elf32-i386 $@.64 $@
+
+bench-nano: all $(B)/nano.elf
+	@python3 bench/nano.py $(BENCH_ARGS)
+.PHONY: bench-nano
