@@ -2,6 +2,7 @@
 #include "ringer/engine.h"
 
 const struct engine_ops *const ringer_engines[] = {
+    &engine_kvm,
     &engine_interp,
     NULL,
 };

@@ -131,5 +131,6 @@ struct engine_ops {
 /* All engines built in, highest rank first, NULL-terminated (core/engines.c). */
 extern const struct engine_ops *const ringer_engines[];
 extern const struct engine_ops engine_interp;
+extern const struct engine_ops engine_kvm;
 
 #endif
