@@ -74,16 +74,22 @@ int cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* The user's terminal as a character back end (cli/term.c). */
 struct term;
-struct term *term_new(struct host_loop *loop, enum eof_kind eof);
-/* Connect input to a device. lock: taken around the sink's calls. quit: the escape sequence asked to end. */
-void term_connect(struct term *t, const struct chardev_sink *sink, struct host_mutex *lock, void (*quit)(void *), void *ctx);
+/* quit: the escape sequence asked to end. ending: the machine is about to end, output need not wait for its reader any more. */
+struct term *term_new(struct host_loop *loop, enum eof_kind eof, void (*quit)(void *), bool (*ending)(void *), void *ctx);
+/* Connect input to a device. lock: taken around the sink's calls. */
+void term_connect(struct term *t, const struct chardev_sink *sink, struct host_mutex *lock);
 struct chardev term_chardev(struct term *t);
 int term_start(struct term *t);
 /* Give up writing when nobody reads: output still in the buffer is dropped once the reader stalls. */
 void term_free(struct term *t);
 
 /* Output to a file, unbuffered towards the guest (debug console). */
-struct chardev file_chardev(int fd);
+struct file_out {
+    int fd; /* non-blocking */
+    bool (*ending)(void *);
+    void *ctx;
+};
+struct chardev file_chardev(struct file_out *f); /* f is not copied */
 
 void stats_print(struct vm *vm, enum stats_kind kind, const char *file);
 

@@ -27,7 +27,8 @@ struct run {
     unsigned ndisk;
     uint8_t *kernel, *initrd[MAX_INITRDS];
     struct boot_module mod[MAX_INITRDS];
-    int sigfd, debugcon_fd, end_signal;
+    int sigfd, end_signal;
+    struct file_out debugcon;
 };
 
 static void loop_main(void *loop)
@@ -58,6 +59,11 @@ static bool on_signal(void *ctx)
 static void on_quit(void *ctx)
 {
     vm_request_end(ctx, VM_END_QUIT, 0);
+}
+
+static bool is_ending(void *ctx)
+{
+    return atomic_load(&((struct vm *)ctx)->end) != VM_END_NONE;
 }
 
 /* Signals come in through a descriptor; every thread started later inherits the mask. */
@@ -146,8 +152,8 @@ static int load_files(struct run *r, struct pc_config *cfg, char *err, size_t ca
         cfg->disk[cfg->ndisk++] = &r->disk[i];
     }
     if (o->debugcon) {
-        r->debugcon_fd = open(o->debugcon, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-        if (r->debugcon_fd < 0) {
+        r->debugcon.fd = open(o->debugcon, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (r->debugcon.fd < 0 || fcntl(r->debugcon.fd, F_SETFL, O_NONBLOCK) != 0) {
             snprintf(err, cap, "--debugcon: %s: %s", o->debugcon, strerror(errno));
             return -1;
         }
@@ -206,8 +212,8 @@ static void release(struct run *r)
     free(r->kernel);
     if (r->sigfd >= 0)
         close(r->sigfd);
-    if (r->debugcon_fd >= 0)
-        close(r->debugcon_fd);
+    if (r->debugcon.fd >= 0)
+        close(r->debugcon.fd);
 }
 
 static int fail(struct run *r, int status, const char *err)
@@ -224,7 +230,7 @@ static int fill_random(void *ctx, void *buf, size_t n)
 
 int cli_run(const struct run_options *o)
 {
-    struct run r = {.o = o, .sigfd = -1, .debugcon_fd = -1};
+    struct run r = {.o = o, .sigfd = -1, .debugcon = {.fd = -1, .ending = is_ending}};
     struct pc_config cfg = {.hpet = o->hpet, .pc_testdev = o->pc_testdev, .debug_exit_port = o->debug_exit_port, .entropy = {.fill = fill_random}};
     char err[512] = "";
     const struct engine_ops *engine = choose_engine(o->engine, &o->engine_cfg, o->trace_file && (o->trace_what & TRACE_INSNS) ? ENGINE_CAP_TRACE : 0,
@@ -238,10 +244,11 @@ int cli_run(const struct run_options *o)
     r.vm = vm_new(&vc, err, sizeof(err));
     if (!r.vm)
         return fail(&r, STATUS_ERROR, err);
+    r.debugcon.ctx = r.vm;
     r.sigfd = open_signals();
     r.loop = host_loop_new();
     r.disk_loop = host_loop_new();
-    r.term = r.loop ? term_new(r.loop, o->eof) : NULL;
+    r.term = r.loop ? term_new(r.loop, o->eof, on_quit, is_ending, r.vm) : NULL;
     if (r.sigfd < 0 || !r.loop || !r.disk_loop || !r.term)
         return fail(&r, STATUS_ERROR, "out of memory or descriptors");
     if (o->trace_file) {
@@ -255,7 +262,7 @@ int cli_run(const struct run_options *o)
         cfg.serial = console;
     if (o->console == CONSOLE_VIRTIO)
         cfg.virtio_console = console;
-    cfg.debugcon = r.debugcon_fd >= 0 ? file_chardev(r.debugcon_fd) : console;
+    cfg.debugcon = r.debugcon.fd >= 0 ? file_chardev(&r.debugcon) : console;
     cfg.defer = defer_disk;
     cfg.defer_ctx = r.disk_loop;
     bool usage = false;
@@ -265,7 +272,7 @@ int cli_run(const struct run_options *o)
 
     if (o->console != CONSOLE_NONE) {
         struct chardev_sink sink = o->console == CONSOLE_SERIAL ? pc_serial_sink(r.pc) : pc_virtio_console_sink(r.pc);
-        term_connect(r.term, &sink, r.vm->device_lock, on_quit, r.vm);
+        term_connect(r.term, &sink, r.vm->device_lock);
     }
     if (host_loop_add_fd(r.loop, r.sigfd, on_signal, &r) != 0 || term_start(r.term) != 0)
         return fail(&r, STATUS_ERROR, "cannot watch the terminal");

@@ -4,6 +4,7 @@
  * slow reader holds up the guest (as a slow line would) but never its end.
  */
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -23,13 +24,15 @@ struct term {
     struct chardev_sink sink;
     struct host_mutex *device_lock;
     void (*quit)(void *);
-    void *quit_ctx;
+    bool (*ending)(void *);
+    void *ctx; /* of both */
 
     /* input: loop thread only, but for in_wait */
     uint8_t in[4096];
     size_t in_len;
     bool escaped, watching, eof_seen, mid_line;
     _Atomic bool in_wait; /* the device had no room */
+    _Atomic bool stalled; /* a vCPU waits in term_write, with the device lock */
 
     /* output */
     struct host_mutex *lock;
@@ -70,27 +73,37 @@ static void writer_main(void *arg)
     }
 }
 
+/* Put into the buffer what fits. */
+static size_t put(struct term *t, const uint8_t *buf, size_t n)
+{
+    host_lock(t->lock);
+    size_t room = OUT_CAP - (t->head - t->tail), k = n < room ? n : room;
+    bool was_empty = t->head == t->tail;
+    for (size_t i = 0; i < k; i++)
+        t->out[(t->head + i) % OUT_CAP] = buf[i];
+    t->head += k;
+    host_unlock(t->lock);
+    if (was_empty && k)
+        host_event_set(t->data);
+    return k;
+}
+
+static void resume_input(void *arg);
+
+/* Waits for the reader, but not beyond the machine's end: the vCPU must come back to be stopped. */
 static size_t term_write(void *ctx, const uint8_t *buf, size_t n)
 {
     struct term *t = ctx;
-    size_t done = 0;
-    while (done < n) {
-        host_lock(t->lock);
-        size_t room = OUT_CAP - (t->head - t->tail), k = n - done < room ? n - done : room;
-        bool was_empty = t->head == t->tail;
-        for (size_t i = 0; i < k; i++)
-            t->out[(t->head + i) % OUT_CAP] = buf[done + i];
-        t->head += k;
-        host_unlock(t->lock);
-        done += k;
-        if (was_empty && k)
-            host_event_set(t->data);
-        if (done < n) {
-            if (atomic_load(&t->closing))
-                break;
-            host_event_wait(t->space, host_now() + 100000000);
-        }
+    size_t done = put(t, buf, n);
+    if (done == n)
+        return n;
+    atomic_store(&t->stalled, true);
+    while (done < n && !atomic_load(&t->closing) && !(t->ending && t->ending(t->ctx))) {
+        host_event_wait(t->space, host_now() + 100000000);
+        done += put(t, buf + done, n - done);
     }
+    atomic_store(&t->stalled, false);
+    host_loop_post(t->loop, resume_input, t);
     return n;
 }
 
@@ -98,14 +111,20 @@ static size_t term_write(void *ctx, const uint8_t *buf, size_t n)
 
 static void say(struct term *t, const char *s)
 {
-    term_write(t, (const uint8_t *)s, strlen(s));
+    put(t, (const uint8_t *)s, strlen(s));
 }
 
 /* Hand over what the device takes. It calls accept only after it has said that it has no room. */
 static void push_input(struct term *t)
 {
     size_t done = 0, n;
-    host_lock(t->device_lock);
+    /* While a vCPU holds the lock and waits for the reader of the output, input waits in our buffer, so that the escape key and
+     * signals are still served here; term_write resumes it. */
+    while (!host_trylock(t->device_lock)) {
+        if (atomic_load(&t->stalled))
+            return;
+        usleep(100);
+    }
     while (done < t->in_len && (n = t->sink.room(t->sink.ctx)) > 0) {
         if (n > t->in_len - done)
             n = t->in_len - done;
@@ -153,7 +172,7 @@ static void on_key(struct term *t, uint8_t c)
     case 'x':
     case 'X':
         say(t, "\r\nringer: quit\r\n");
-        t->quit(t->quit_ctx);
+        t->quit(t->ctx);
         break;
     case 'h':
     case 'H':
@@ -203,7 +222,7 @@ static bool on_readable(void *ctx)
 
 /* --- life --- */
 
-struct term *term_new(struct host_loop *loop, enum eof_kind eof)
+struct term *term_new(struct host_loop *loop, enum eof_kind eof, void (*quit)(void *), bool (*ending)(void *), void *ctx)
 {
     struct term *t = calloc(1, sizeof(*t));
     if (!t)
@@ -211,6 +230,9 @@ struct term *term_new(struct host_loop *loop, enum eof_kind eof)
     struct stat st;
     t->loop = loop;
     t->eof = eof;
+    t->quit = quit;
+    t->ending = ending;
+    t->ctx = ctx;
     if (eof == EOF_AUTO)
         t->eof = fstat(0, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISREG(st.st_mode) || S_ISSOCK(st.st_mode)) ? EOF_CTRL_D : EOF_IGNORE;
     t->lock = host_mutex_new();
@@ -226,12 +248,10 @@ struct term *term_new(struct host_loop *loop, enum eof_kind eof)
     return t;
 }
 
-void term_connect(struct term *t, const struct chardev_sink *sink, struct host_mutex *lock, void (*quit)(void *), void *ctx)
+void term_connect(struct term *t, const struct chardev_sink *sink, struct host_mutex *lock)
 {
     t->sink = *sink;
     t->device_lock = lock;
-    t->quit = quit;
-    t->quit_ctx = ctx;
 }
 
 struct chardev term_chardev(struct term *t)
@@ -282,16 +302,21 @@ void term_free(struct term *t)
     free(t);
 }
 
+/* --- a file or FIFO --- */
+
 static size_t file_write(void *ctx, const uint8_t *buf, size_t n)
 {
-    int fd = (int)(intptr_t)ctx;
+    struct file_out *f = ctx;
     for (size_t done = 0; done < n;) {
-        ssize_t w = write(fd, buf + done, n - done);
-        if (w < 0 && errno == EINTR)
-            continue;
-        if (w <= 0)
+        ssize_t w = write(f->fd, buf + done, n - done);
+        if (w >= 0) {
+            done += (size_t)w;
+        } else if (errno == EAGAIN && !f->ending(f->ctx)) {
+            struct pollfd p = {.fd = f->fd, .events = POLLOUT};
+            poll(&p, 1, 100);
+        } else if (errno != EINTR) {
             break;
-        done += (size_t)w;
+        }
     }
     return n;
 }
@@ -301,7 +326,7 @@ static void file_accept(void *ctx)
     (void)ctx;
 }
 
-struct chardev file_chardev(int fd)
+struct chardev file_chardev(struct file_out *f)
 {
-    return (struct chardev){.ctx = (void *)(intptr_t)fd, .write = file_write, .accept = file_accept};
+    return (struct chardev){.ctx = f, .write = file_write, .accept = file_accept};
 }

@@ -91,6 +91,16 @@ void host_lock(struct host_mutex *m)
 #endif
 }
 
+bool host_trylock(struct host_mutex *m)
+{
+    if (pthread_mutex_trylock(&m->m) != 0)
+        return false;
+#ifdef RINGER_DEBUG
+    m->owner = (pid_t)syscall(SYS_gettid);
+#endif
+    return true;
+}
+
 void host_unlock(struct host_mutex *m)
 {
 #ifdef RINGER_DEBUG

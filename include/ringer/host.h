@@ -32,6 +32,7 @@ void host_thread_join(struct host_thread *t); /* and free */
 struct host_mutex *host_mutex_new(void);
 void host_mutex_free(struct host_mutex *m);
 void host_lock(struct host_mutex *m);
+bool host_trylock(struct host_mutex *m); /* true: locked */
 void host_unlock(struct host_mutex *m);
 bool host_locked_by_me(struct host_mutex *m); /* for assertions; exact in debug builds, true in release */
 struct host_cond *host_cond_new(void);

@@ -4,3 +4,5 @@ CHECKS += $(foreach c,$(BOOT_CASES),boot/interp/$(c):sh@tests/boot/boot.sh@$(O)/
 CHECKS += cli:sh@tests/boot/cli.sh@$(O)/ringer
 CHECK_DEPS += guest
 CHECKS_FULL += boot/interp/cpu8:sh@tests/boot/boot.sh@$(O)/ringer@interp@cpu8
+CHECKS += ends:python3@tests/boot/ends.py@$(O)/ringer@out/kernel/vmlinuz@out/root/initrd.cpio
+CHECKS_FULL += ends-often:python3@tests/boot/ends.py@$(O)/ringer@out/kernel/vmlinuz@out/root/initrd.cpio@60
