@@ -84,7 +84,7 @@ static struct cpage *get_page(struct interp *it, uint64_t page)
 static void kill(struct interp *it, struct block *b)
 {
     b->dead = true;
-    b->u[0] = (struct uop){.fn = interp_dead};
+    b->u[0].fn = interp_dead; /* the rest stays: it may be the very instruction whose store this is, and its length counts */
     it->killed++;
 }
 
