@@ -86,6 +86,35 @@ static void kinds(void)
     CHECK_EQ("MOVD from XMM into the next immediate", run(code), 0x1234);
 }
 
+/* Read-modify-write of a byte beside the code, as the first instruction behind a call: done once, not again. */
+static void beside(void)
+{
+    static const struct {
+        const char *name, *code;
+        uint8_t n, before, after;
+    } t[] = {
+#define C(name, s, b, a) {name, s, sizeof(s) - 1, b, a}
+        C("INC", "\xfe\x47\x20", 1, 2), C("NOT", "\xf6\x57\x20", 0x0f, 0xf0), C("NEG", "\xf6\x5f\x20", 1, 0xff), C("ADD imm", "\x80\x47\x20\x05", 1, 6),
+        C("XOR reg", "\x40\x30\x77\x20", 0x35, 1), C("ADC", "\x80\x57\x20\x05", 1, 6), C("SHL", "\xd0\x67\x20", 1, 2), C("ROL", "\xd0\x47\x20", 1, 2), C("RCL", "\xd0\x57\x20", 1, 2),
+        C("SAR by CL", "\xd2\x7f\x20", 0x40, 0x10), C("BTC", "\x0f\xba\x7f\x20\x00", 1, 0), C("XADD", "\x0f\xc0\x4f\x20", 1, 3), C("LOCK XADD", "\xf0\x0f\xc0\x4f\x20", 1, 3),
+        C("LOCK INC", "\xf0\xfe\x47\x20", 1, 2), C("LOCK BTC", "\xf0\x0f\xba\x7f\x20\x00", 1, 0), C("SHLD", "\x0f\xa4\x47\x20\x01", 1, 2),
+#undef C
+    };
+    for (unsigned i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
+        bool ok = true;
+        for (int round = 0; round < 3; round++) {
+            memset(code, 0x90, 64);
+            memcpy(code, t[i].code, t[i].n);
+            code[t[i].n] = 0xc3;
+            *(volatile uint64_t *)(code + 0x20) = t[i].before;
+            uint64_t flags;
+            __asm__ volatile("xorl %%eax, %%eax; call *%1; pushfq; popq %0" : "=r"(flags) : "r"(code), "D"(code), "S"(0x34), "c"(2) : "rax", "memory", "cc");
+            ok &= code[0x20] == t[i].after;
+        }
+        CHECK(t[i].name, ok);
+    }
+}
+
 static void pages(void)
 {
     /* store on one page changes an instruction that crosses into it */
@@ -163,6 +192,7 @@ void guest_main(uint32_t info, uint32_t magic)
     basic();
     ahead();
     kinds();
+    beside();
     pages();
     finish();
 }
