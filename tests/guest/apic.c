@@ -1,4 +1,5 @@
-/* Local APIC (xAPIC, x2APIC), I/O APIC and 8259: delivery, priorities, EOI, timer modes, routing (SDM Vol. 3A, 10; 82093AA; 8259A). */
+/* Local APIC (xAPIC, x2APIC), I/O APIC and 8259: delivery, priorities, EOI, timer modes, routing (SDM Vol. 3A, 10;
+ * 82093AA; 8259A). */
 #include "attempt.h"
 
 static volatile unsigned count[256], nseq;
@@ -6,7 +7,10 @@ static volatile uint8_t seq[64];
 static volatile bool do_eoi = true;
 static bool x2;
 
-static uint32_t rd(unsigned r) { return x2 ? (uint32_t)rdmsr(0x800 + r / 16) : apic_read(r); }
+static uint32_t rd(unsigned r)
+{
+    return x2 ? (uint32_t)rdmsr(0x800 + r / 16) : apic_read(r);
+}
 static void wr(unsigned r, uint32_t v)
 {
     if (x2)
@@ -21,7 +25,10 @@ static void self_ipi(unsigned v)
     else
         apic_write(0x300, 0x44000 | v);
 }
-static void eoi(void) { wr(0xb0, 0); }
+static void eoi(void)
+{
+    wr(0xb0, 0);
+}
 
 static void on_irq(struct frame *f)
 {
@@ -39,8 +46,14 @@ static void reset_counts(void)
         count[i] = 0;
     nseq = 0;
 }
-static void open_window(void) { __asm__ volatile("sti; nop; nop; cli" ::: "memory"); }
-static bool bit(unsigned reg, unsigned v) { return rd(reg + v / 32 * 16) >> (v % 32) & 1; }
+static void open_window(void)
+{
+    __asm__ volatile("sti; nop; nop; cli" ::: "memory");
+}
+static bool bit(unsigned reg, unsigned v)
+{
+    return rd(reg + v / 32 * 16) >> (v % 32) & 1;
+}
 static bool wait_for(volatile unsigned *c, unsigned n, unsigned ms)
 {
     __asm__ volatile("sti" ::: "memory");
@@ -52,7 +65,8 @@ static bool wait_for(volatile unsigned *c, unsigned n, unsigned ms)
 
 static void local(void)
 {
-    CHECK("version: integrated APIC, 6 or more LVT entries", (rd(0x30) & 0xff) >= 0x10 && (rd(0x30) & 0xff) < 0x20 && (rd(0x30) >> 16 & 0xff) >= 4);
+    CHECK("version: integrated APIC, 6 or more LVT entries",
+          (rd(0x30) & 0xff) >= 0x10 && (rd(0x30) & 0xff) < 0x20 && (rd(0x30) >> 16 & 0xff) >= 4);
     wr(0x80, 0);
     reset_counts();
     self_ipi(0x50);

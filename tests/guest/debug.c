@@ -1,4 +1,5 @@
-/* Debug exceptions: single step, code, data and I/O breakpoints, RF, general detect, ICEBP, the MOV SS shadow (SDM Vol. 3B, 17). */
+/* Debug exceptions: single step, code, data and I/O breakpoints, RF, general detect, ICEBP, the MOV SS shadow (SDM Vol.
+ * 3B, 17). */
 #include "attempt.h"
 
 #define MAX 32
@@ -9,11 +10,20 @@ static volatile unsigned ndb, stop_after;
 static bool resume_flag = true;
 
 #define DR_RW(n)                                                                                                       \
-    static inline uint64_t read_dr##n(void) { uint64_t v; __asm__ volatile("mov %%dr" #n ",%0" : "=r"(v)); return v; } \
-    static inline void write_dr##n(uint64_t v) { __asm__ volatile("mov %0,%%dr" #n ::"r"(v) : "memory"); }
-DR_RW(0) DR_RW(1) DR_RW(2) DR_RW(3) DR_RW(6) DR_RW(7)
+    static inline uint64_t read_dr##n(void)                                                                            \
+    {                                                                                                                  \
+        uint64_t v;                                                                                                    \
+        __asm__ volatile("mov %%dr" #n ",%0" : "=r"(v));                                                               \
+        return v;                                                                                                      \
+    }                                                                                                                  \
+    static inline void write_dr##n(uint64_t v)                                                                         \
+    {                                                                                                                  \
+        __asm__ volatile("mov %0,%%dr" #n ::"r"(v) : "memory");                                                        \
+    }
+DR_RW(0)
+DR_RW(1) DR_RW(2) DR_RW(3) DR_RW(6) DR_RW(7)
 
-static void on_db(struct frame *f)
+    static void on_db(struct frame *f)
 {
     uint64_t d6 = read_dr6();
     if (ndb < MAX) {
@@ -47,18 +57,25 @@ static uint8_t buf[64] __attribute__((aligned(64)));
 static void single_step(void)
 {
     begin(100);
-    __asm__ volatile(TF_ON "nop\nss1: movl $5, %%eax\nss2: leaq (%%rax), %%rax\nss3: " TF_OFF "ss4: nop\n" ::: "rax", "memory", "cc");
+    __asm__ volatile(TF_ON "nop\nss1: movl $5, %%eax\nss2: leaq (%%rax), %%rax\nss3: " TF_OFF "ss4: nop\n" ::
+                         : "rax", "memory", "cc");
     CHECK_EQ("TF: one trap an instruction, also behind the POPF that clears it", ndb, 6);
-    CHECK("TF: RIP is that of the next instruction", db[0].rip == (uint64_t)ss1 && db[1].rip == (uint64_t)ss2 && db[2].rip == (uint64_t)ss3 && db[5].rip == (uint64_t)ss4);
+    CHECK("TF: RIP is that of the next instruction", db[0].rip == (uint64_t)ss1 && db[1].rip == (uint64_t)ss2 &&
+                                                         db[2].rip == (uint64_t)ss3 && db[5].rip == (uint64_t)ss4);
     CHECK("TF: DR6.BS alone", db[0].dr6 == 0xffff4ff0);
     CHECK("TF: set in the image, clear in the handler's flags", db[0].flags & 0x100);
     begin(100);
     uint64_t n = 3;
-    __asm__ volatile("leaq %1, %%rdi\n movl $0x5a, %%eax\n" TF_ON "rep stosb\n" TF_OFF : "+c"(n) : "m"(buf) : "rdi", "rax", "memory", "cc");
+    __asm__ volatile("leaq %1, %%rdi\n movl $0x5a, %%eax\n" TF_ON "rep stosb\n" TF_OFF
+                     : "+c"(n)
+                     : "m"(buf)
+                     : "rdi", "rax", "memory", "cc");
     CHECK_EQ("TF: a trap after each iteration of a repeated instruction", ndb, 3 + 3);
     LAX("does not push RF");
-    CHECK("TF: RF is set in the image between iterations, clear behind the last", (db[0].flags & 0x10000) && (db[1].flags & 0x10000) && !(db[2].flags & 0x10000));
-    CHECK("TF: RIP stays at the repeated instruction but for the last", db[0].rip == db[1].rip && db[2].rip == db[1].rip + 2);
+    CHECK("TF: RF is set in the image between iterations, clear behind the last",
+          (db[0].flags & 0x10000) && (db[1].flags & 0x10000) && !(db[2].flags & 0x10000));
+    CHECK("TF: RIP stays at the repeated instruction but for the last",
+          db[0].rip == db[1].rip && db[2].rip == db[1].rip + 2);
 }
 
 static void on_60(struct frame *f)
@@ -170,9 +187,11 @@ static void data(void)
     __asm__ volatile("lea %0, %%rax; prefetcht0 %0" ::"m"(target[1]) : "rax");
     CHECK_EQ("read/write breakpoint: LEA and PREFETCH do not access", ndb, 0);
     begin(100);
-    __asm__ volatile("leaq %0, %%rdi\n movl $4, %%ecx\n xorl %%eax, %%eax\n cld\n rep stosq\ndw3:" : "=m"(target)::"rdi", "rcx", "rax", "memory");
+    __asm__ volatile("leaq %0, %%rdi\n movl $4, %%ecx\n xorl %%eax, %%eax\n cld\n rep stosq\ndw3:"
+                     : "=m"(target)::"rdi", "rcx", "rax", "memory");
     CHECK("write breakpoint: once in REP STOS", ndb == 1);
-    CHECK("REP STOS: reported between iterations, or behind it", db[0].rip == (uint64_t)dw3 || db[0].rip == (uint64_t)dw3 - 3);
+    CHECK("REP STOS: reported between iterations, or behind it",
+          db[0].rip == (uint64_t)dw3 || db[0].rip == (uint64_t)dw3 - 3);
     /* MOV SS holds the trap back until after the next instruction */
     begin(100);
     target[1] = 0x10;

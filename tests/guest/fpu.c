@@ -4,11 +4,32 @@
 static uint8_t area[4096] __attribute__((aligned(64))), area2[4096] __attribute__((aligned(64)));
 static uint32_t l1[4];
 
-static uint16_t fcw(void) { uint16_t v; __asm__ volatile("fnstcw %0" : "=m"(v)); return v; }
-static uint16_t fsw(void) { uint16_t v; __asm__ volatile("fnstsw %0" : "=a"(v)); return v; }
-static uint32_t mxcsr(void) { uint32_t v; __asm__ volatile("stmxcsr %0" : "=m"(v)); return v; }
-static void set_mxcsr(uint32_t v) { __asm__ volatile("ldmxcsr %0" ::"m"(v)); }
-static void set_fcw(uint16_t v) { __asm__ volatile("fldcw %0" ::"m"(v)); }
+static uint16_t fcw(void)
+{
+    uint16_t v;
+    __asm__ volatile("fnstcw %0" : "=m"(v));
+    return v;
+}
+static uint16_t fsw(void)
+{
+    uint16_t v;
+    __asm__ volatile("fnstsw %0" : "=a"(v));
+    return v;
+}
+static uint32_t mxcsr(void)
+{
+    uint32_t v;
+    __asm__ volatile("stmxcsr %0" : "=m"(v));
+    return v;
+}
+static void set_mxcsr(uint32_t v)
+{
+    __asm__ volatile("ldmxcsr %0" ::"m"(v));
+}
+static void set_fcw(uint16_t v)
+{
+    __asm__ volatile("fldcw %0" ::"m"(v));
+}
 
 static void x87(void)
 {
@@ -70,7 +91,9 @@ static void x87(void)
     __asm__ volatile("movq %0, %%mm3" ::"r"(0x1122334455667788ull));
     __asm__ volatile("fxsave64 %0" : "=m"(area));
     LAX("leaves the exponent (SDM Vol. 1, 9.5.1)");
-    CHECK("MMX: all tags valid, exponent ones", area[4] == 0xff && *(uint64_t *)(area + 32 + 48) == 0x1122334455667788ull && *(uint16_t *)(area + 32 + 56) == 0xffff);
+    CHECK("MMX: all tags valid, exponent ones", area[4] == 0xff &&
+                                                    *(uint64_t *)(area + 32 + 48) == 0x1122334455667788ull &&
+                                                    *(uint16_t *)(area + 32 + 56) == 0xffff);
     CHECK_EQ("MMX: TOP is 0", *(uint16_t *)(area + 2) >> 11 & 7, 0);
     __asm__ volatile("emms");
 }
@@ -125,9 +148,11 @@ static void fxsave(void)
     set_mxcsr(0x1fa0);
     memset(area, 0x5a, sizeof(area));
     __asm__ volatile("fxsave64 %0" : "=m"(area)::"memory");
-    CHECK("FXSAVE: FCW, FSW, tags", *(uint16_t *)area == 0x37f && (*(uint16_t *)(area + 2) >> 11 & 7) == 6 && area[4] == 0xc0);
+    CHECK("FXSAVE: FCW, FSW, tags",
+          *(uint16_t *)area == 0x37f && (*(uint16_t *)(area + 2) >> 11 & 7) == 6 && area[4] == 0xc0);
     CHECK("FXSAVE: MXCSR", *(uint32_t *)(area + 24) == 0x1fa0);
-    CHECK("FXSAVE: ST(0) is 1, ST(1) is pi", *(uint64_t *)(area + 32) == 0x8000000000000000ull && *(uint64_t *)(area + 48) == 0xc90fdaa22168c235ull);
+    CHECK("FXSAVE: ST(0) is 1, ST(1) is pi",
+          *(uint64_t *)(area + 32) == 0x8000000000000000ull && *(uint64_t *)(area + 48) == 0xc90fdaa22168c235ull);
     CHECK("FXSAVE: XMM5 and XMM15", !memcmp(area + 160 + 80, v, 16) && !memcmp(area + 160 + 240, v, 16));
     CHECK("FXSAVE: the last 96 bytes stay", area[416] == 0x5a && area[511] == 0x5a);
     __asm__ volatile("fninit; xorps %%xmm5, %%xmm5; xorps %%xmm15, %%xmm15" ::: "memory");

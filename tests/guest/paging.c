@@ -1,5 +1,5 @@
-/* 4-level paging: every combination of rights against a model, error codes, CR2, A and D bits, reserved bits, large pages, crossing
- * accesses and instructions, and that every kind of flush works. */
+/* 4-level paging: every combination of rights against a model, error codes, CR2, A and D bits, reserved bits, large
+ * pages, crossing accesses and instructions, and that every kind of flush works. */
 #include "attempt.h"
 
 #define T 0x8000000000ull /* PML4 entry 1: nothing of the image is there */
@@ -64,7 +64,8 @@ static void access_user(int kind, uint64_t addr)
 }
 
 /* The model (SDM Vol. 3A, 4.6, 4.7): error code, or -1 for no fault. */
-static unsigned rsvd; /* error bits of a reserved-bit fault; TCG 7.2 leaves P clear (SDM Vol. 3A, 4.7: RSVD comes with P) */
+static unsigned
+    rsvd; /* error bits of a reserved-bit fault; TCG 7.2 leaves P clear (SDM Vol. 3A, 4.7: RSVD comes with P) */
 static int model(int kind, uint64_t leaf, uint64_t upper, bool wp, bool smep, bool smap, bool ac, bool nxe)
 {
     bool user = kind >= UR, wr = kind == W || kind == UW, ex = kind == X || kind == UX;
@@ -113,14 +114,16 @@ static void combination(uint64_t leaf, uint64_t upper, bool wp, bool smep, bool 
         got = !fault.happened ? -1 : fault.vector == 14 ? (int)fault.error : 1000 + fault.vector;
         bool ok = got == want && (got < 0 || fault.cr2 == addr);
         bool acc = *pte & PTE_A, dirty = *pte & PTE_D;
-        /* A and D of the leaf are set by an access that succeeds and by no other kind (A may be set early by hardware: not checked when it faults). */
+        /* A and D of the leaf are set by an access that succeeds and by no other kind (A may be set early by hardware:
+         * not checked when it faults). */
         if (want < 0)
             ok &= acc && dirty == (kind == W || kind == UW) && (*pde & PTE_A);
         else
             ok &= !dirty;
         if (!ok && bad++ < 10)
-            print("  kind %d leaf %lx upper %lx wp %d smep %d smap %d ac %d nxe %d: got %d, want %d, cr2 %lx pte %lx pde %lx\n", kind, leaf, upper, wp,
-                  smep, smap, ac, nxe, got, want, fault.cr2, *pte, *pde);
+            print("  kind %d leaf %lx upper %lx wp %d smep %d smap %d ac %d nxe %d: got %d, want %d, cr2 %lx pte %lx "
+                  "pde %lx\n",
+                  kind, leaf, upper, wp, smep, smap, ac, nxe, got, want, fault.cr2, *pte, *pde);
     }
 }
 
@@ -190,7 +193,8 @@ static void reserved_bits(void)
 {
     uint64_t save[4] = {*pte, *pde, *pdpte, *pml4e};
     uint64_t *ent[4] = {pte, pde, pdpte, pml4e};
-    static const char *const name[4] = {"reserved: PTE bit 51", "reserved: PDE bit 51", "reserved: PDPTE bit 51", "reserved: PML4E bit 51"};
+    static const char *const name[4] = {"reserved: PTE bit 51", "reserved: PDE bit 51", "reserved: PDPTE bit 51",
+                                        "reserved: PML4E bit 51"};
     uint32_t r[4];
     cpuid(0x80000008, 0, r);
     if ((r[0] & 0xff) < 52)
@@ -295,15 +299,17 @@ static void canonical(void)
     ATTEMPT("1: movb %%al, (%%rcx)\n2:", "c"(0xffff7fffffffffffull));
     EXPECT_FAULT("non-canonical write: #GP", 13, 0);
     if (!lax("non-canonical stack: #SS", "TCG 7.2 raises #GP (SDM Vol. 1, 3.3.7.1)")) {
-    ATTEMPT("movq %%rcx, %%rsp\n1: pushq %%rax\n2:", "c"(0x800000000010ull));
-    EXPECT_FAULT("non-canonical push: #SS", 12, 0);
-    ATTEMPT("movq %%rbp, %%r8; movq %%rcx, %%rbp\n1: movb (%%rbp), %%al\n2: movq %%r8, %%rbp", "c"(0x800000000010ull));
-    EXPECT_FAULT("non-canonical RBP-based read: #SS", 12, 0);
+        ATTEMPT("movq %%rcx, %%rsp\n1: pushq %%rax\n2:", "c"(0x800000000010ull));
+        EXPECT_FAULT("non-canonical push: #SS", 12, 0);
+        ATTEMPT("movq %%rbp, %%r8; movq %%rcx, %%rbp\n1: movb (%%rbp), %%al\n2: movq %%r8, %%rbp",
+                "c"(0x800000000010ull));
+        EXPECT_FAULT("non-canonical RBP-based read: #SS", 12, 0);
     }
     /* 8 bytes that begin canonical and end beyond */
     ATTEMPT("1: movq (%%rcx), %%rax\n2:", "c"(0x7ffffffffffcull));
     CHECK("read across the canonical hole: #GP or #PF",
-          fault.happened && ((fault.vector == 13 && fault.error == 0) || (fault.vector == 14 && fault.cr2 == 0x7ffffffffffcull)));
+          fault.happened &&
+              ((fault.vector == 13 && fault.error == 0) || (fault.vector == 14 && fault.cr2 == 0x7ffffffffffcull)));
     ATTEMPT("1: jmp *%%rcx\n2:", "c"(0x800000000000ull));
     LAX("RIP is changed first (SDM Vol. 2A, JMP)");
     EXPECT_FAULT("jump to a non-canonical address: #GP at the jump", 13, 0);
@@ -329,11 +335,13 @@ static void crossing(void)
     EXPECT_PF("crossing read: second page missing", 0, B);
     ATTEMPT("1: movq %%rax, (%%rcx)\n2:", "c"(B - 3));
     EXPECT_PF("crossing write: second page missing", EV_W, B);
-    CHECK("crossing write that faults leaves the first page alone", p0[4093] == 0x5a && p0[4094] == 0x5a && p0[4095] == 0x5a);
+    CHECK("crossing write that faults leaves the first page alone",
+          p0[4093] == 0x5a && p0[4094] == 0x5a && p0[4095] == 0x5a);
     ATTEMPT("1: lock addq %%rdx, (%%rcx)\n2:", "c"(B - 3), "d"(1));
     LAX("reads before it writes");
     EXPECT_PF("crossing locked add: second page missing", EV_W, B);
-    CHECK("locked add that faults leaves the first page alone", p0[4093] == 0x5a && p0[4094] == 0x5a && p0[4095] == 0x5a);
+    CHECK("locked add that faults leaves the first page alone",
+          p0[4093] == 0x5a && p0[4094] == 0x5a && p0[4095] == 0x5a);
     *e1 = (uint64_t)p1 | 5;
     write_cr0(read_cr0() | CR0_WP);
     flush();
@@ -347,7 +355,8 @@ static void crossing(void)
     flush();
     ATTEMPT("1: movq %%rdx, (%%rcx)\n2:", "c"(B - 3), "d"(0x1122334455667788));
     EXPECT_NONE("crossing write");
-    CHECK("crossing write: bytes", p0[4093] == 0x88 && p0[4095] == 0x66 && p1[0] == 0x55 && p1[4] == 0x11 && p1[5] == 0xa5);
+    CHECK("crossing write: bytes",
+          p0[4093] == 0x88 && p0[4095] == 0x66 && p1[0] == 0x55 && p1[4] == 0x11 && p1[5] == 0xa5);
     /* discontiguous: swap the frames */
     uint8_t *p2 = page_alloc();
     *e1 = (uint64_t)p2 | 7;
@@ -581,7 +590,8 @@ static void pcid(void)
         if (!lax("INVPCID non-canonical address: #GP", "TCG does not check it (SDM Vol. 2A, INVPCID)"))
             EXPECT_FAULT("INVPCID non-canonical address: #GP", 13, 0);
         ATTEMPT("1: invpcid (%%rcx), %%rdx\n2:", "c"(T + 0x700000), "d"(4ull));
-        CHECK("INVPCID bad type or missing descriptor faults", fault.happened && (fault.vector == 13 || fault.vector == 14));
+        CHECK("INVPCID bad type or missing descriptor faults",
+              fault.happened && (fault.vector == 13 || fault.vector == 14));
     }
     write_cr3(base);
     write_cr4(read_cr4() & ~CR4_PCIDE);

@@ -1,4 +1,5 @@
-/* 32-bit paging: two levels, 4 MiB pages, PSE-36, PAE with its PDPTE registers; rights against a model (SDM Vol. 3A, 4.3, 4.4). */
+/* 32-bit paging: two levels, 4 MiB pages, PSE-36, PAE with its PDPTE registers; rights against a model (SDM Vol.
+ * 3A, 4.3, 4.4). */
 #include "guest32.h"
 
 #define T 0x40000000u
@@ -9,7 +10,8 @@ static uint64_t *pdpt, *pd64, *pt64;
 static uint32_t feat[4], featx[4], rsvd;
 
 /* User code at fixed offsets; the image is identity-mapped for everybody. */
-__asm__(".pushsection .text.u,\"ax\"\n.balign 16\nuread: movb (%edi), %al\n int $0x80\n.balign 16\nuwrite: movb %al, (%edi)\n int $0x80\n"
+__asm__(".pushsection .text.u,\"ax\"\n.balign 16\nuread: movb (%edi), %al\n int $0x80\n.balign 16\nuwrite: movb %al, "
+        "(%edi)\n int $0x80\n"
         ".balign 16\nuexec: jmp *%edi\n.popsection");
 extern uint8_t uread[], uwrite[], uexec[];
 static uint8_t out_code[16];
@@ -63,11 +65,15 @@ static void combos(const char *name, bool pae, bool wp, bool nxe)
             }
             write_cr3(read_cr3());
             access(kind, addr);
-            int want = model(kind, leaf, upper, nxl, nxu, wp, nxe), got = !fault.happened ? -1 : fault.vector == 14 ? (int)fault.error : 1000 + fault.vector;
+            int want = model(kind, leaf, upper, nxl, nxu, wp, nxe), got = !fault.happened      ? -1
+                                                                          : fault.vector == 14 ? (int)fault.error
+                                                                                               : 1000 + fault.vector;
             uint32_t l = pae ? (uint32_t)pt64[0] : pt[0];
-            bool ok = got == want && (got < 0 || fault.cr2 == addr) && (want < 0 ? (l & A) && !(l & D) == (kind % 3 != 1) : !(l & D));
+            bool ok = got == want && (got < 0 || fault.cr2 == addr) &&
+                      (want < 0 ? (l & A) && !(l & D) == (kind % 3 != 1) : !(l & D));
             if (!ok && bad++ < 5)
-                print("  kind %u leaf %x upper %x nx %u%u: got %x, want %x, cr2 %x, leaf %x\n", kind, leaf, upper, nxl, nxu, got, want, fault.cr2, l);
+                print("  kind %u leaf %x upper %x nx %u%u: got %x, want %x, cr2 %x, leaf %x\n", kind, leaf, upper, nxl,
+                      nxu, got, want, fault.cr2, l);
         }
     }
     CHECK_EQ(name, bad, 0);

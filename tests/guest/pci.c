@@ -79,7 +79,8 @@ static void device(void)
     unsigned n = (pci_read(bdf, msix) >> 16 & 0x7ff) + 1;
     CHECK("MSI-X: two vectors at least", n >= 2);
     pci_write16(bdf, msix + 2, 0xc000);
-    CHECK_EQ("MSI-X: enable and function mask are writable, the size is not", pci_read(bdf, msix) >> 16, 0xc000 | (n - 1));
+    CHECK_EQ("MSI-X: enable and function mask are writable, the size is not", pci_read(bdf, msix) >> 16,
+             0xc000 | (n - 1));
     uint32_t table = pci_read(bdf, msix + 4), pba = pci_read(bdf, msix + 8);
     CHECK("MSI-X: table and PBA are in BARs", (table & 7) < 6 && (pba & 7) < 6);
     volatile uint32_t *t = (volatile uint32_t *)((volatile uint8_t *)pci_bar(bdf, table & 7) + (table & ~7u));
@@ -117,7 +118,9 @@ static void ecam(void)
     unsigned bdf = pci_find(0x10421af4, 0);
     *(volatile uint8_t *)(base + (bdf << 12) + 0x3c) = 0x5a;
     CHECK_EQ("ECAM: write seen by mechanism 1", pci_read(bdf, 0x3c) & 0xff, 0x5a);
-    CHECK("ECAM: extended space of a conventional device", *(volatile uint32_t *)(base + (bdf << 12) + 0x100) == 0xffffffff || *(volatile uint32_t *)(base + (bdf << 12) + 0x100) == 0);
+    CHECK("ECAM: extended space of a conventional device",
+          *(volatile uint32_t *)(base + (bdf << 12) + 0x100) == 0xffffffff ||
+              *(volatile uint32_t *)(base + (bdf << 12) + 0x100) == 0);
 }
 
 static void tables(void)

@@ -1,4 +1,5 @@
-/* Segmentation in 32-bit protected mode: limits, types, privilege, gates, returns to outer levels, LAR and friends (SDM Vol. 3A, 5). */
+/* Segmentation in 32-bit protected mode: limits, types, privilege, gates, returns to outer levels, LAR and friends (SDM
+ * Vol. 3A, 5). */
 #include "guest32.h"
 
 static uint8_t ubuf[128] __attribute__((aligned(64)));
@@ -131,7 +132,8 @@ static void limits(void)
     f.esp = 0x12340010; /* IRET to a 16-bit stack segment may leave the upper half of ESP alone */
     f.eax = 0xcafe;
     run_frame(&f);
-    CHECK("16-bit stack segment: PUSH uses SP", !fault.happened && (uint16_t)f.esp == 0xc && *(uint32_t *)(area + 12) == 0xcafe);
+    CHECK("16-bit stack segment: PUSH uses SP",
+          !fault.happened && (uint16_t)f.esp == 0xc && *(uint32_t *)(area + 12) == 0xcafe);
     /* CS limit */
     memcpy(area, "\x90\x90\xb8\x01\0\0\0\xcd\x80", 9);
     gdt[FREE] = segment((uint32_t)area, 1, 0xfa, 4);
@@ -179,8 +181,12 @@ static void inspect(void)
                 bool s = type & 16, code = s && (type & 8), conforming = code && (type & 4);
                 gdt[FREE] = segment(0x123400, 0x45678, 0x80 | dpl << 5 | type, 8 + 4);
                 struct frame f;
-                /* lar %ebx,%eax; setz %cl; lsl %ebx,%edx; setz %ch; verr %bx; pushf; pop %esi; verw %bx; pushf; pop %edi */
-                memcpy(ubuf, "\x0f\x02\xc3\x0f\x94\xc1\x0f\x03\xd3\x0f\x94\xc5\x0f\x00\xe3\x9c\x5e\x0f\x00\xeb\x9c\x5f\xcd\x80", 24);
+                /* lar %ebx,%eax; setz %cl; lsl %ebx,%edx; setz %ch; verr %bx; pushf; pop %esi; verw %bx; pushf; pop
+                 * %edi */
+                memcpy(
+                    ubuf,
+                    "\x0f\x02\xc3\x0f\x94\xc1\x0f\x03\xd3\x0f\x94\xc5\x0f\x00\xe3\x9c\x5e\x0f\x00\xeb\x9c\x5f\xcd\x80",
+                    24);
                 f = user_frame(ubuf);
                 f.ebx = SEL(0) | cpl;
                 f.eax = f.edx = 0x5555aaaa;
@@ -191,16 +197,19 @@ static void inspect(void)
                 }
                 run_frame(&f);
                 bool vis = conforming || dpl >= cpl;
-                bool lar = vis && (s || type == 1 || type == 2 || type == 3 || type == 4 || type == 5 || type == 9 || type == 11 || type == 12);
+                bool lar = vis && (s || type == 1 || type == 2 || type == 3 || type == 4 || type == 5 || type == 9 ||
+                                   type == 11 || type == 12);
                 bool lsl = vis && (s || type == 1 || type == 2 || type == 3 || type == 9 || type == 11);
                 bool verr = s && vis && (!code || (type & 2)), verw = s && !code && (type & 2) && dpl >= cpl;
                 uint32_t ar = 0xc08000u | dpl << 13 | type << 8 | 0x40000;
-                bool ok = !fault.happened && (f.ecx & 1) == lar && (f.ecx >> 8 & 1) == lsl && (f.esi >> 6 & 1) == verr && (f.edi >> 6 & 1) == verw;
+                bool ok = !fault.happened && (f.ecx & 1) == lar && (f.ecx >> 8 & 1) == lsl &&
+                          (f.esi >> 6 & 1) == verr && (f.edi >> 6 & 1) == verw;
                 ok &= lar ? (f.eax & 0xf0ff00) == (ar & 0xf0ff00) : f.eax == 0x5555aaaa;
                 ok &= f.edx == (lsl ? 0x45678fffu : 0x5555aaaa);
                 if (!ok && bad++ < 5)
-                    print("  type %x dpl %u cpl %u: lar %u %x lsl %u %x verr %u verw %u fault %u %u\n", type, dpl, cpl, f.ecx & 1, f.eax, f.ecx >> 8 & 1,
-                          f.edx, f.esi >> 6 & 1, f.edi >> 6 & 1, fault.happened, fault.vector);
+                    print("  type %x dpl %u cpl %u: lar %u %x lsl %u %x verr %u verw %u fault %u %u\n", type, dpl, cpl,
+                          f.ecx & 1, f.eax, f.ecx >> 8 & 1, f.edx, f.esi >> 6 & 1, f.edi >> 6 & 1, fault.happened,
+                          fault.vector);
             }
     CHECK_EQ("LAR, LSL, VERR, VERW of every type, DPL and CPL", bad, 0);
     struct frame f = user_frame(ubuf);
@@ -372,7 +381,8 @@ static void returns(void)
     struct frame f;
     /* ring 0 far return to ring 3 with DS of DPL 0: nulled; ES of DPL 3: kept */
     extern uint8_t out_code[];
-    __asm__(".pushsection .text.far,\"ax\"\nout_code: movl %ds, %eax; movl %es, %ebx; movl %fs, %ecx; movl %gs, %edx; int $0x80\n.popsection");
+    __asm__(".pushsection .text.far,\"ax\"\nout_code: movl %ds, %eax; movl %es, %ebx; movl %fs, %ecx; movl %gs, %edx; "
+            "int $0x80\n.popsection");
     static uint8_t stack[256];
     uint32_t *sp = (uint32_t *)(stack + 128);
     memcpy(ubuf, "\xcb", 1);
@@ -393,7 +403,8 @@ static void returns(void)
     sp[3] = 0x33;
     struct frame g = f;
     run_frame(&g);
-    CHECK("far RET to ring 3: segments of DPL 0 are nulled, others kept", !fault.happened && g.eax == 0 && g.ebx == 0x33 && g.ecx == SEL(0) && g.edx == 0);
+    CHECK("far RET to ring 3: segments of DPL 0 are nulled, others kept",
+          !fault.happened && g.eax == 0 && g.ebx == 0x33 && g.ecx == SEL(0) && g.edx == 0);
     CHECK("far RET to ring 3: CS and SS", g.cs == 0x2b && g.ss == 0x33);
 #define BAD_RET(name, cs_, ss_, vec, err)                                                                              \
     do {                                                                                                               \
@@ -496,7 +507,8 @@ static void others(void)
         EXPECT_FAULT("SYSENTER with SYSENTER_CS 0: #GP(0)", 13, 0);
         extern uint8_t se_entry[];
         static uint8_t se_stack[128];
-        __asm__(".pushsection .text.far,\"ax\"\nse_entry: movl %cs, %eax; movl %ss, %ebx; movl $se_back, %edx; movl %esp, %edi; pushfl; popl %esi\n"
+        __asm__(".pushsection .text.far,\"ax\"\nse_entry: movl %cs, %eax; movl %ss, %ebx; movl $se_back, %edx; movl "
+                "%esp, %edi; pushfl; popl %esi\n"
                 " movl %ebp, %ecx; sysexit\nse_back: movl %cs, %ecx; movl %ss, %edx; int $0x80\n.popsection");
         /* SYSENTER_CS gives CS, SS = CS + 8, user CS + 16, SS + 24: lay four descriptors out */
         gdt[FREE + 4] = gdt[1];

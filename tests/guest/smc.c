@@ -1,12 +1,15 @@
-/* Self-modifying code: what one processor stores it executes at once (SDM Vol. 3A, 11.6, with the same linear address or after a
- * serialising branch or instruction for an alias). */
+/* Self-modifying code: what one processor stores it executes at once (SDM Vol. 3A, 11.6, with the same linear address
+ * or after a serialising branch or instruction for an alias). */
 #include "attempt.h"
 
 #define ALIAS 0x8000000000ull
 static uint8_t code[3 * 4096] __attribute__((aligned(4096)));
 typedef uint64_t (*fn)(uint64_t, uint64_t);
 
-static uint64_t run(const void *at) { return ((fn)at)((uint64_t)code, 0x1234); }
+static uint64_t run(const void *at)
+{
+    return ((fn)at)((uint64_t)code, 0x1234);
+}
 #define PUT(at, s) memcpy(code + (at), s, sizeof(s) - 1)
 
 static void basic(void)
@@ -46,7 +49,8 @@ static void ahead(void)
     /* mov $1,%eax; test %rsi,%rsi; jz out; movl $7,1(%rdi); xor %esi,%esi; jmp start; out: ret */
     PUT(0, "\xb8\x01\0\0\0\x48\x85\xf6\x74\x0b\xc7\x47\x01\x07\0\0\0\x31\xf6\xeb\xeb\xc3");
     CHECK_EQ("a loop that rewrites its own head", run(code), 7);
-    /* the stack is the code: mov %rsp,%r8; lea 24(%rdi),%rsp; mov %rsi,%rax; push %rax; mov %r8,%rsp; nop; nop; then what was pushed */
+    /* the stack is the code: mov %rsp,%r8; lea 24(%rdi),%rsp; mov %rsi,%rax; push %rax; mov %r8,%rsp; nop; nop; then
+     * what was pushed */
     PUT(0, "\x49\x89\xe0\x48\x8d\x67\x18\x48\x89\xf0\x50\x4c\x89\xc4\x90\x90\xb8\x11\0\0\0\xc3\x90\x90");
     CHECK_EQ("PUSH into the instructions ahead", ((fn)code)((uint64_t)code, 0xc300000021b8ull), 0x21);
 }
@@ -94,10 +98,22 @@ static void beside(void)
         uint8_t n, before, after;
     } t[] = {
 #define C(name, s, b, a) {name, s, sizeof(s) - 1, b, a}
-        C("INC", "\xfe\x47\x20", 1, 2), C("NOT", "\xf6\x57\x20", 0x0f, 0xf0), C("NEG", "\xf6\x5f\x20", 1, 0xff), C("ADD imm", "\x80\x47\x20\x05", 1, 6),
-        C("XOR reg", "\x40\x30\x77\x20", 0x35, 1), C("ADC", "\x80\x57\x20\x05", 1, 6), C("SHL", "\xd0\x67\x20", 1, 2), C("ROL", "\xd0\x47\x20", 1, 2), C("RCL", "\xd0\x57\x20", 1, 2),
-        C("SAR by CL", "\xd2\x7f\x20", 0x40, 0x10), C("BTC", "\x0f\xba\x7f\x20\x00", 1, 0), C("XADD", "\x0f\xc0\x4f\x20", 1, 3), C("LOCK XADD", "\xf0\x0f\xc0\x4f\x20", 1, 3),
-        C("LOCK INC", "\xf0\xfe\x47\x20", 1, 2), C("LOCK BTC", "\xf0\x0f\xba\x7f\x20\x00", 1, 0), C("SHLD", "\x0f\xa4\x47\x20\x01", 1, 2),
+        C("INC", "\xfe\x47\x20", 1, 2),
+        C("NOT", "\xf6\x57\x20", 0x0f, 0xf0),
+        C("NEG", "\xf6\x5f\x20", 1, 0xff),
+        C("ADD imm", "\x80\x47\x20\x05", 1, 6),
+        C("XOR reg", "\x40\x30\x77\x20", 0x35, 1),
+        C("ADC", "\x80\x57\x20\x05", 1, 6),
+        C("SHL", "\xd0\x67\x20", 1, 2),
+        C("ROL", "\xd0\x47\x20", 1, 2),
+        C("RCL", "\xd0\x57\x20", 1, 2),
+        C("SAR by CL", "\xd2\x7f\x20", 0x40, 0x10),
+        C("BTC", "\x0f\xba\x7f\x20\x00", 1, 0),
+        C("XADD", "\x0f\xc0\x4f\x20", 1, 3),
+        C("LOCK XADD", "\xf0\x0f\xc0\x4f\x20", 1, 3),
+        C("LOCK INC", "\xf0\xfe\x47\x20", 1, 2),
+        C("LOCK BTC", "\xf0\x0f\xba\x7f\x20\x00", 1, 0),
+        C("SHLD", "\x0f\xa4\x47\x20\x01", 1, 2),
 #undef C
     };
     for (unsigned i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
@@ -108,7 +124,10 @@ static void beside(void)
             code[t[i].n] = 0xc3;
             *(volatile uint64_t *)(code + 0x20) = t[i].before;
             uint64_t flags;
-            __asm__ volatile("xorl %%eax, %%eax; call *%1; pushfq; popq %0" : "=r"(flags) : "r"(code), "D"(code), "S"(0x34), "c"(2) : "rax", "memory", "cc");
+            __asm__ volatile("xorl %%eax, %%eax; call *%1; pushfq; popq %0"
+                             : "=r"(flags)
+                             : "r"(code), "D"(code), "S"(0x34), "c"(2)
+                             : "rax", "memory", "cc");
             ok &= code[0x20] == t[i].after;
         }
         CHECK(t[i].name, ok);

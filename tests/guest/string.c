@@ -19,12 +19,14 @@ __attribute__((used)) static volatile struct regs out;
         __asm__ volatile("leaq 1f(%%rip), %%rax; movq %%rax, site(%%rip)\n"                                            \
                          "leaq 2f(%%rip), %%rax; movq %%rax, site_next(%%rip); movq %%rax, try_resume(%%rip)\n"        \
                          "movq (%%rdx), %%rax; movq 8(%%rdx), %%rcx; movq 16(%%rdx), %%rsi; movq 24(%%rdx), %%rdi\n"   \
-                         "1: " insn "\n2: movq %%rax, out(%%rip); movq %%rcx, 8+out(%%rip); movq %%rsi, 16+out(%%rip)\n" \
+                         "1: " insn                                                                                    \
+                         "\n2: movq %%rax, out(%%rip); movq %%rcx, 8+out(%%rip); movq %%rsi, 16+out(%%rip)\n"          \
                          "movq %%rdi, 24+out(%%rip); pushfq; popq 32+out(%%rip); cld\n" ::"d"(&in_)                    \
                          : "rax", "rcx", "rsi", "rdi", "memory", "cc");                                                \
         try_resume = 0;                                                                                                \
     } while (0)
-#define REGS(name, c, s, d) CHECK(name ": RCX, RSI, RDI", out.rcx == (uint64_t)(c) && out.rsi == (uint64_t)(s) && out.rdi == (uint64_t)(d))
+#define REGS(name, c, s, d)                                                                                            \
+    CHECK(name ": RCX, RSI, RDI", out.rcx == (uint64_t)(c) && out.rsi == (uint64_t)(s) && out.rdi == (uint64_t)(d))
 
 static void fill(void)
 {
@@ -34,7 +36,10 @@ static void fill(void)
     }
 }
 
-static bool same(const uint8_t *a, const uint8_t *b, unsigned n) { return !memcmp(a, b, n); }
+static bool same(const uint8_t *a, const uint8_t *b, unsigned n)
+{
+    return !memcmp(a, b, n);
+}
 
 static void moves(void)
 {
@@ -99,7 +104,8 @@ static void stores(void)
     CHECK("REP STOSD: data", *(uint32_t *)(q0 + 109) == 0x11223344 && q0[113] == 0xcc);
     STRING("std; rep stosq", 0x5566778899aabbccull, 3, 0, q0 + 300);
     REGS("REP STOSQ backwards", 0, 0, q0 + 276);
-    CHECK("REP STOSQ backwards: data", *(uint64_t *)(q0 + 284) == 0x5566778899aabbccull && q0[283] == 0xcc && q0[308] == 0xcc);
+    CHECK("REP STOSQ backwards: data",
+          *(uint64_t *)(q0 + 284) == 0x5566778899aabbccull && q0[283] == 0xcc && q0[308] == 0xcc);
     STRING("lodsl", ~0ull, 7, p0 + 4, 0);
     CHECK("LODSD clears the upper half", out.rax == *(uint32_t *)(p0 + 4) && out.rcx == 7);
     STRING("lodsb", ~0ull, 7, p0 + 4, 0);
@@ -122,7 +128,8 @@ static void scans(void)
     memcpy(q0, p0, 100);
     q0[60] ^= 1;
     STRING("repe cmpsb", 0, 100, p0, q0);
-    CHECK("REPE CMPSB", out.rcx == 39 && out.rsi == (uint64_t)p0 + 61 && out.rdi == (uint64_t)q0 + 61 && !(out.rflags & 0x40));
+    CHECK("REPE CMPSB",
+          out.rcx == 39 && out.rsi == (uint64_t)p0 + 61 && out.rdi == (uint64_t)q0 + 61 && !(out.rflags & 0x40));
     STRING("cmpl %%eax, %%eax; repe cmpsb", 0, 0, p0, q0);
     CHECK("REPE CMPSB with RCX = 0 leaves the flags", (out.rflags & 0x45) == 0x44);
     STRING("repe cmpsq", 0, 3, p0, q0);
@@ -169,7 +176,8 @@ static void faults(void)
     *ea = 0;
     invlpg(A);
     STRING("std; rep stosb", 3, 100, 0, B + 9);
-    CHECK("REP STOSB backwards into a missing page", fault.happened && fault.vector == 14 && fault.error == 2 && fault.cr2 == B - 1 && fault.rip == site + 1);
+    CHECK("REP STOSB backwards into a missing page",
+          fault.happened && fault.vector == 14 && fault.error == 2 && fault.cr2 == B - 1 && fault.rip == site + 1);
     REGS("REP STOSB backwards at the fault", 90, 0, B - 1);
     STRING("std; rep movsq", 0, 10, B + 16, q0 + 512);
     CHECK("REP MOVSQ backwards from a missing page", fault.happened && fault.cr2 == B - 8 && fault.error == 0);

@@ -1,8 +1,10 @@
-/* Hardware task switches: JMP, CALL, IRET, task gates, interrupts and exceptions; busy and NT bits, back links, #TS (SDM Vol. 3A, 7). */
+/* Hardware task switches: JMP, CALL, IRET, task gates, interrupts and exceptions; busy and NT bits, back links, #TS
+ * (SDM Vol. 3A, 7). */
 #include "guest32.h"
 
 struct tss {
-    uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs, ss, ds, fs, gs, ldt;
+    uint32_t link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs,
+        ss, ds, fs, gs, ldt;
     uint16_t trap, iomap;
 };
 _Static_assert(sizeof(struct tss) == 104, "TSS");
@@ -40,7 +42,8 @@ static void fresh(const void *eip)
 
 /* Tasks. They find the caller's state in its TSS. */
 __asm__(".pushsection .text.tasks,\"ax\"\n"
-        "task_iret: str saw; movl %cr0, %eax; movl %eax, saw+4; pushfl; popl saw+8; movl %ebx, saw+12; movl %esp, saw+16\n iret\n"
+        "task_iret: str saw; movl %cr0, %eax; movl %eax, saw+4; pushfl; popl saw+8; movl %ebx, saw+12; movl %esp, "
+        "saw+16\n iret\n"
         " incl saw+20; iret\n" /* entered again: goes on behind the IRET */
         "task_jmp: str saw; pushfl; popl saw+8; ljmp $0x38, $0\n"
         "task_int: str saw; pushfl; popl saw+8; iret\n"
@@ -91,7 +94,8 @@ static void interrupts(void)
     CHECK("INT n through a task gate", (saw[0] & 0xffff) == T1 && (saw[2] & 0x4000));
     CHECK("IF stays as the TSS says", !(saw[2] & 0x200));
     /* #UD: the saved EIP is that of the instruction; the task moves it on */
-    __asm__(".pushsection .text.tasks,\"ax\"\ntask_ud: movl tss+32, %eax; movl %eax, saw+4; addl $2, tss+32; iret\n.popsection");
+    __asm__(".pushsection .text.tasks,\"ax\"\ntask_ud: movl tss+32, %eax; movl %eax, saw+4; addl $2, tss+32; "
+            "iret\n.popsection");
     extern uint8_t task_ud[], ud_at[];
     uint64_t old = idt[6];
     fresh(task_ud);
@@ -100,7 +104,8 @@ static void interrupts(void)
     CHECK_EQ("#UD through a task gate: EIP", saw[1], (uint32_t)ud_at);
     set_idt(6, old);
     /* #GP with an error code on the new task's stack */
-    __asm__(".pushsection .text.tasks,\"ax\"\ntask_gp: popl saw+4; movl %esp, saw+8; movl tss+32, %eax; movl %eax, saw+12; addl $3, tss+32; iret\n.popsection");
+    __asm__(".pushsection .text.tasks,\"ax\"\ntask_gp: popl saw+4; movl %esp, saw+8; movl tss+32, %eax; movl %eax, "
+            "saw+12; addl $3, tss+32; iret\n.popsection");
     extern uint8_t task_gp[], gp_at[];
     old = idt[13];
     fresh(task_gp);
@@ -116,7 +121,8 @@ static void interrupts(void)
 static void nested(void)
 {
     /* task 1 calls task 2, both return */
-    __asm__(".pushsection .text.tasks,\"ax\"\nnest1: str saw; lcall $0x48, $0; incl saw+4; iret\nnest2: str saw+8; iret\n.popsection");
+    __asm__(".pushsection .text.tasks,\"ax\"\nnest1: str saw; lcall $0x48, $0; incl saw+4; iret\nnest2: str saw+8; "
+            "iret\n.popsection");
     extern uint8_t nest1[], nest2[];
     static uint8_t stack2[1024] __attribute__((aligned(16)));
     fresh(nest1);
@@ -130,7 +136,8 @@ static void nested(void)
 
 static void state(void)
 {
-    /* ring 3 task with an LDT; the way back is a task gate for INT 0x91 of DPL 3 in the user's hands: INT 0x80 comes on its ring 0 stack */
+    /* ring 3 task with an LDT; the way back is a task gate for INT 0x91 of DPL 3 in the user's hands: INT 0x80 comes on
+     * its ring 0 stack */
     static uint64_t ldt[2];
     static uint8_t ucode[16], ustack[256];
     ldt[1] = segment(0, 0xfffff, 0xf2, 12);
@@ -143,7 +150,8 @@ static void state(void)
     t1.ldt = 0x58;
     t1.esp = (uint32_t)ustack + sizeof(ustack);
     set_idt(0x91, gate(0x38, NULL, 0xe5)); /* our own, busy: INT must refuse it */
-    ATTEMPT("pushal; movl %%esp, try_esp\n1: lcall $0x40, $0\n2: popal; addl $32, try_esp", "c"(0)); /* the fault has the other task's registers */
+    ATTEMPT("pushal; movl %%esp, try_esp\n1: lcall $0x40, $0\n2: popal; addl $32, try_esp",
+            "c"(0)); /* the fault has the other task's registers */
     site = (uint32_t)ucode + 4;
     EXPECT_FAULT("INT through a task gate to a busy TSS: #GP(selector)", 13, 0x38);
     CHECK("ring 3 task ran, selectors and LDT loaded", fault.cs == 0x2b);
@@ -154,9 +162,11 @@ static void state(void)
     gdt[7] &= ~(2ull << 40);
     uint32_t eip = tss[8];
     CHECK_EQ("our EIP was saved behind the call", eip, site_next);
-    tss[8] = (uint32_t)&&resumed; /* the far jump saves the other task's state and takes ours from here */
-    __asm__ volatile("movl %%esp, tss+56; movl %%ebp, tss+60; movl %%ebx, tss+52; movl %%esi, tss+64; movl %%edi, tss+68" ::: "memory");
-    __asm__ goto("ljmp $0x38, $0" :::"memory", "cc", "eax", "ecx", "edx": resumed);
+    tss[8] = (uint32_t) && resumed; /* the far jump saves the other task's state and takes ours from here */
+    __asm__ volatile(
+        "movl %%esp, tss+56; movl %%ebp, tss+60; movl %%ebx, tss+52; movl %%esi, tss+64; movl %%edi, tss+68" ::
+            : "memory");
+    __asm__ goto("ljmp $0x38, $0" ::: "memory", "cc", "eax", "ecx", "edx" : resumed);
 resumed:
     __asm__ volatile("str %0; sldt %1" : "=r"(tr), "=r"(lr));
     CHECK("back in our task, LDT null again", (tr & 0xffff) == 0x38 && (lr & 0xffff) == 0);
@@ -203,13 +213,16 @@ static void errors(void)
     gdt[T1 / 8] = segment((uint32_t)&t1, 103, 0xe9, 0);
     f = user_frame(u);
     run_frame(&f);
-    CHECK("CALL from ring 3 to a TSS of DPL 3, and IRET", !fault.happened && f.vector == 0x80 && f.eip == (uint32_t)u + 9 && (saw[0] & 0xffff) == T1);
+    CHECK("CALL from ring 3 to a TSS of DPL 3, and IRET",
+          !fault.happened && f.vector == 0x80 && f.eip == (uint32_t)u + 9 && (saw[0] & 0xffff) == T1);
     /* a TSS whose DS is bad: the fault is in the new task (a bad CS would leave no usable stack) */
     fresh(task_iret);
     t1.ds = 0x38;
-    ATTEMPT("pushal; movl %%esp, try_esp\n1: lcall $0x40, $0\n2: popal; addl $32, try_esp", "c"(0)); /* the fault has the other task's registers */
+    ATTEMPT("pushal; movl %%esp, try_esp\n1: lcall $0x40, $0\n2: popal; addl $32, try_esp",
+            "c"(0)); /* the fault has the other task's registers */
     LAX("does not report it in the new task");
-    CHECK("bad DS in the new TSS: #TS(selector) in the new task", fault.happened && fault.vector == 10 && fault.error == 0x38 && fault.eip == (uint32_t)task_iret);
+    CHECK("bad DS in the new TSS: #TS(selector) in the new task",
+          fault.happened && fault.vector == 10 && fault.error == 0x38 && fault.eip == (uint32_t)task_iret);
     uint32_t tr;
     __asm__ volatile("str %0" : "=r"(tr));
     CHECK_EQ("TR is already the new task's", tr & 0xffff, T1);

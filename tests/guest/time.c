@@ -1,10 +1,14 @@
-/* Clocks: TSC, PIT modes, RTC, ACPI PM timer, HPET and KVM clock where present; that they agree, and that none goes backwards. */
+/* Clocks: TSC, PIT modes, RTC, ACPI PM timer, HPET and KVM clock where present; that they agree, and that none goes
+ * backwards. */
 #include "acpi.h"
 #include "attempt.h"
 
 static uint16_t pm_port, pm_evt;
 static bool pm_wide;
-static uint32_t pm(void) { return inl(pm_port) & (pm_wide ? 0xffffffffu : 0xffffffu); }
+static uint32_t pm(void)
+{
+    return inl(pm_port) & (pm_wide ? 0xffffffffu : 0xffffffu);
+}
 #define PM_HZ 3579545u
 
 static void tsc(void)
@@ -138,7 +142,8 @@ static void rtc(void)
     if (!(b & 4))
         for (int i = 0; i < 6; i++)
             f[i] = (uint8_t)((f[i] >> 4) * 10 + (f[i] & 15));
-    CHECK("RTC: a sane date", f[0] < 60 && f[1] < 60 && f[2] < 24 && f[3] >= 1 && f[3] <= 31 && f[4] >= 1 && f[4] <= 12 && f[5] < 100);
+    CHECK("RTC: a sane date",
+          f[0] < 60 && f[1] < 60 && f[2] < 24 && f[3] >= 1 && f[3] <= 31 && f[4] >= 1 && f[4] <= 12 && f[5] < 100);
     outb(0x70, 0x50);
     uint8_t keep = inb(0x71);
     outb(0x70, 0x50);
@@ -163,8 +168,8 @@ static void pm_timer(void)
     CHECK("FADT", fadt);
     if (!fadt)
         return;
-    pm_port = (uint16_t)*(const uint32_t *)(fadt + 76);
-    pm_evt = (uint16_t)*(const uint32_t *)(fadt + 56);
+    pm_port = (uint16_t) * (const uint32_t *)(fadt + 76);
+    pm_evt = (uint16_t) * (const uint32_t *)(fadt + 56);
     pm_wide = *(const uint32_t *)(fadt + 112) >> 8 & 1;
     CHECK("PM timer has a port", pm_port);
     if (!pm_port)
@@ -275,7 +280,8 @@ static void pvclock(void)
         uint32_t version, sec, nsec;
     } wall __attribute__((aligned(64)));
     wrmsr(0x4b564d00, (uint64_t)&wall);
-    CHECK("wall clock: after 2020", wall.version && !(wall.version & 1) && wall.sec > 1577836800u && wall.nsec < 1000000000u);
+    CHECK("wall clock: after 2020",
+          wall.version && !(wall.version & 1) && wall.sec > 1577836800u && wall.nsec < 1000000000u);
     /* moving the TSC must not move the clock */
     a = pv_now();
     wrmsr(0x10, rdtsc() + (1ull << 40));

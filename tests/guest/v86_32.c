@@ -33,8 +33,10 @@ static void plain(void)
 {
     struct frame f = V86("\x8c\xc8\x8c\xdb\x8c\xc1\x8c\xe2\x8c\xee", IOPL3);
     DONE("v86: runs to HLT, which is #GP");
-    CHECK("v86: selectors", (uint16_t)f.eax == 0x2000 && (uint16_t)f.ebx == 0x2800 && (uint16_t)f.ecx == 0x2900 && (uint16_t)f.edx == 0x2a00 && (uint16_t)f.esi == 0x2b00);
-    CHECK("v86: data segments on the inner stack", f.v_ds == 0x2800 && f.v_es == 0x2900 && f.v_fs == 0x2a00 && f.v_gs == 0x2b00);
+    CHECK("v86: selectors", (uint16_t)f.eax == 0x2000 && (uint16_t)f.ebx == 0x2800 && (uint16_t)f.ecx == 0x2900 &&
+                                (uint16_t)f.edx == 0x2a00 && (uint16_t)f.esi == 0x2b00);
+    CHECK("v86: data segments on the inner stack",
+          f.v_ds == 0x2800 && f.v_es == 0x2900 && f.v_fs == 0x2a00 && f.v_gs == 0x2b00);
     CHECK("v86: VM in the image", f.eflags & VM);
     CHECK("v86: DS, ES are null in the handler's entry", f.ds == 0 && f.es == 0 && f.fs == 0 && f.gs == 0);
     CHECK("v86: CS:IP and SS:SP", f.cs == 0x2000 && f.ss == 0x3000 && f.esp == 0x1000);
@@ -90,8 +92,10 @@ static void iopl(void)
     static const struct {
         const char *name, *code;
         uint8_t n;
-    } t[] = {{"v86, IOPL 0: CLI", "\xfa", 1}, {"v86, IOPL 0: STI", "\xfb", 1}, {"v86, IOPL 0: PUSHF", "\x9c", 1}, {"v86, IOPL 0: POPF", "\x9d", 1},
-             {"v86, IOPL 0: INT n", "\xcd\x21", 2}, {"v86, IOPL 0: IRET", "\xcf", 1}, {"v86, IOPL 0: PUSHFD", "\x66\x9c", 2}, {"v86, IOPL 0: IRETD", "\x66\xcf", 2}};
+    } t[] = {{"v86, IOPL 0: CLI", "\xfa", 1},        {"v86, IOPL 0: STI", "\xfb", 1},
+             {"v86, IOPL 0: PUSHF", "\x9c", 1},      {"v86, IOPL 0: POPF", "\x9d", 1},
+             {"v86, IOPL 0: INT n", "\xcd\x21", 2},  {"v86, IOPL 0: IRET", "\xcf", 1},
+             {"v86, IOPL 0: PUSHFD", "\x66\x9c", 2}, {"v86, IOPL 0: IRETD", "\x66\xcf", 2}};
     for (unsigned i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
         struct frame f = v86(t[i].code, t[i].n, 0);
         EXPECT_FAULT(t[i].name, 13, 0);
@@ -114,7 +118,8 @@ static void iopl(void)
     CHECK("v86, IOPL 3: IRET within v86", fault.eip == 0xd && (f.eflags & IF) && f.cs == 0x2000);
     /* INT n through the protected-mode IDT: needs a DPL 3 gate to ring 0 */
     f = V86("\xcd\x80", IOPL3);
-    CHECK("v86, IOPL 3: INT n through the IDT", !fault.happened && f.vector == 0x80 && f.eip == 2 && (f.eflags & VM) && f.cs == 0x2000);
+    CHECK("v86, IOPL 3: INT n through the IDT",
+          !fault.happened && f.vector == 0x80 && f.eip == 2 && (f.eflags & VM) && f.cs == 0x2000);
     f = V86("\xcd\x21", IOPL3);
     site = 0;
     EXPECT_FAULT("v86, IOPL 3: INT n through a gate of DPL 0: #GP", 13, 0x21 * 8 + 2);
@@ -170,9 +175,11 @@ static void vme(void)
     *(volatile uint16_t *)(4 * 0x21 + 2) = CODE >> 4;
     *(volatile uint8_t *)(CODE + 0x100) = 0xf4;
     f = V86("\xcd\x21", VIF | IF);
-    CHECK("VME: INT n redirected to the program's handler", fault.vector == 13 && fault.eip == 0x100 && f.cs == CODE >> 4 && f.esp == 0xffa);
-    CHECK("VME: IP, CS and FLAGS (IF from VIF, IOPL 3) on its stack",
-          *(uint16_t *)(STACK + 0xffa) == 2 && *(uint16_t *)(STACK + 0xffc) == CODE >> 4 && *(uint16_t *)(STACK + 0xffe) == 0x3202);
+    CHECK("VME: INT n redirected to the program's handler",
+          fault.vector == 13 && fault.eip == 0x100 && f.cs == CODE >> 4 && f.esp == 0xffa);
+    CHECK("VME: IP, CS and FLAGS (IF from VIF, IOPL 3) on its stack", *(uint16_t *)(STACK + 0xffa) == 2 &&
+                                                                          *(uint16_t *)(STACK + 0xffc) == CODE >> 4 &&
+                                                                          *(uint16_t *)(STACK + 0xffe) == 0x3202);
     CHECK("VME: VIF cleared, IF kept", (f.eflags & (VIF | IF)) == IF);
     f = V86("\xcd\x21", IOPL3 | IF);
     CHECK("VME, IOPL 3: redirected; IF cleared", fault.vector == 13 && fault.eip == 0x100 && !(f.eflags & IF));

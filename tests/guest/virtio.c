@@ -1,4 +1,5 @@
-/* virtio 1.x over PCI: a small driver for the block device, polled and by MSI-X and INTx; error cases (virtio 1.1, 2, 4.1, 5.2). */
+/* virtio 1.x over PCI: a small driver for the block device, polled and by MSI-X and INTx; error cases (virtio 1.1,
+ * 2, 4.1, 5.2). */
 /* guest-options: --disk 1M */
 #include "attempt.h"
 #include "pci.h"
@@ -131,7 +132,8 @@ static uint8_t request(uint32_t type, uint64_t sector, void *data, uint32_t len,
     d.desc[n++] = (struct desc){(uint64_t)&req, 16, 1, 1};
     for (unsigned i = 0; len && i < parts; i++, n++) {
         uint32_t from = len / parts * i, to = i + 1 == parts ? len : len / parts * (i + 1);
-        d.desc[n] = (struct desc){(uint64_t)data + from, to - from, (uint16_t)(1 | (to_device ? 0 : 2)), (uint16_t)(n + 1)};
+        d.desc[n] =
+            (struct desc){(uint64_t)data + from, to - from, (uint16_t)(1 | (to_device ? 0 : 2)), (uint16_t)(n + 1)};
     }
     d.desc[n] = (struct desc){(uint64_t)&status, 1, 2, 0};
     offer(0);

@@ -18,12 +18,12 @@ const struct acpi_header *acpi_find(const char sig[4])
     if (!rsdp)
         return NULL;
     bool x = rsdp[15] >= 2 && *(uint64_t *)(rsdp + 24);
-    const struct acpi_header *root = (void *)(x ? *(uint64_t *)(rsdp + 24) : (uint64_t)*(uint32_t *)(rsdp + 16));
+    const struct acpi_header *root = (void *)(x ? *(uint64_t *)(rsdp + 24) : (uint64_t) * (uint32_t *)(rsdp + 16));
     if (!sums_to_zero(root, root->length))
         return NULL;
     const uint8_t *e = (const uint8_t *)(root + 1), *end = (const uint8_t *)root + root->length;
     for (; e < end; e += x ? 8 : 4) {
-        const struct acpi_header *h = (void *)(x ? *(uint64_t *)e : (uint64_t)*(uint32_t *)e);
+        const struct acpi_header *h = (void *)(x ? *(uint64_t *)e : (uint64_t) * (uint32_t *)e);
         if (!memcmp(h->sig, sig, 4) && sums_to_zero(h, h->length))
             return h;
     }

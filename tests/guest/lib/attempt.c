@@ -9,8 +9,8 @@ void expect_at(const char *name, unsigned vector, uint64_t error, uint64_t rip, 
     if (!ok && !fault.happened)
         print("  no fault, want vector %u error %lx\n", vector, error);
     else if (!ok)
-        print("  got vector %u error %lx rip %lx cr2 %lx, want vector %u error %lx rip %lx\n", fault.vector, fault.error, fault.rip, fault.cr2,
-              vector, error, rip);
+        print("  got vector %u error %lx rip %lx cr2 %lx, want vector %u error %lx rip %lx\n", fault.vector,
+              fault.error, fault.rip, fault.cr2, vector, error, rip);
     check_at(ok, name, file, line);
 }
 
@@ -26,7 +26,8 @@ void expect_pf_at(const char *name, uint64_t error, uint64_t addr, const char *f
 void expect_none_at(const char *name, const char *file, int line)
 {
     if (fault.happened)
-        print("  got vector %u error %lx rip %lx cr2 %lx, want none\n", fault.vector, fault.error, fault.rip, fault.cr2);
+        print("  got vector %u error %lx rip %lx cr2 %lx, want none\n", fault.vector, fault.error, fault.rip,
+              fault.cr2);
     check_at(!fault.happened, name, file, line);
 }
 

@@ -1,18 +1,20 @@
-/* Attempts that may fault, with exact checks of vector, error code and RIP; and code run from a whole register frame at any privilege. */
+/* Attempts that may fault, with exact checks of vector, error code and RIP; and code run from a whole register frame at
+ * any privilege. */
 #ifndef ATTEMPT_H
 #define ATTEMPT_H
 
 #include "guest.h"
 
-/* The code puts label 1 at the instruction meant to fault and label 2 behind it; after a fault it goes on at label 2 with RSP as it was before
- * the code, so clean-up that both ways need can follow. RAX is clobbered before label 1; R8-R11 are free. The rest is asm inputs. */
+/* The code puts label 1 at the instruction meant to fault and label 2 behind it; after a fault it goes on at label 2
+ * with RSP as it was before the code, so clean-up that both ways need can follow. RAX is clobbered before label 1;
+ * R8-R11 are free. The rest is asm inputs. */
 extern volatile uint64_t site, site_next;
 #define ATTEMPT(code, ...)                                                                                             \
     do {                                                                                                               \
         fault.happened = false;                                                                                        \
         __asm__ volatile("leaq 1f(%%rip), %%rax; movq %%rax, site(%%rip)\n"                                            \
                          "leaq 2f(%%rip), %%rax; movq %%rax, site_next(%%rip); movq %%rax, try_resume(%%rip)\n"        \
-                         "movq %%rsp, try_rsp(%%rip)\n" code "\n movq try_rsp(%%rip), %%rsp\n" ::__VA_ARGS__          \
+                         "movq %%rsp, try_rsp(%%rip)\n" code "\n movq try_rsp(%%rip), %%rsp\n" ::__VA_ARGS__           \
                          : "rax", "r8", "r9", "r10", "r11", "memory", "cc");                                           \
         try_resume = 0;                                                                                                \
         try_rsp = 0;                                                                                                   \
@@ -33,8 +35,8 @@ void skip(const char *name, const char *why);
 /* For checks that would upset QEMU: `if (!lax(name, why)) { … }`. LAX (guest.h) is for the others. */
 bool lax(const char *name, const char *why);
 
-/* Load every register from *f (vector and error are ignored), run from there, and return at the first exception or INT 0x80 with the state
- * and the vector in *f. User code must leave by an exception too: INT 0x80 has DPL 3. */
+/* Load every register from *f (vector and error are ignored), run from there, and return at the first exception or INT
+ * 0x80 with the state and the vector in *f. User code must leave by an exception too: INT 0x80 has DPL 3. */
 void run_frame(struct frame *f);
 /* The faults that come with a broken stack go to a stack of their own (IST 1) or not. */
 void use_ist(unsigned vector, bool on);

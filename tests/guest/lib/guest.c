@@ -180,6 +180,8 @@ void idt_init(void)
     for (unsigned i = 0; i < 256; i++)
         set_gate(i, stubs + 16 * i, 0, 0, 14);
     __asm__ volatile("lidt %0" ::"m"(d));
+    outb(0x21, 0xff); /* firmware may have left the 8259s open */
+    outb(0xa1, 0xff);
 }
 
 /* --- memory --- */

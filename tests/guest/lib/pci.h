@@ -18,7 +18,8 @@ static inline void pci_write16(unsigned bdf, unsigned reg, uint16_t v)
     outl(0xcf8, 0x80000000u | bdf << 8 | (reg & 0xfc));
     outw(0xcfc + (reg & 2), v);
 }
-unsigned pci_find(uint32_t id, unsigned nth);       /* bus 0; 0 if none */
+unsigned pci_find(uint32_t id, unsigned nth);             /* bus 0; 0 if none */
 unsigned pci_cap(unsigned bdf, uint8_t id, unsigned nth); /* offset of the capability, 0 if none */
-volatile void *pci_bar(unsigned bdf, unsigned bar); /* address of a memory BAR, which is placed if nobody did; decoding is enabled */
+volatile void *pci_bar(unsigned bdf,
+                       unsigned bar); /* address of a memory BAR, which is placed if nobody did; decoding is enabled */
 #endif

@@ -61,7 +61,10 @@ bool under_qemu(void)
     return same;
 }
 
-void skip(const char *name, const char *why) { print("skip %s: %s\n", name, why); }
+void skip(const char *name, const char *why)
+{
+    print("skip %s: %s\n", name, why);
+}
 
 bool lax(const char *name, const char *why)
 {
@@ -99,7 +102,8 @@ void expect_at(const char *name, unsigned vector, uint32_t error, uint32_t eip, 
     if (!ok && !fault.happened)
         print("  no fault, want vector %u error %x\n", vector, error);
     else if (!ok)
-        print("  got vector %u error %x eip %x, want vector %u error %x eip %x\n", fault.vector, fault.error, fault.eip, vector, error, eip);
+        print("  got vector %u error %x eip %x, want vector %u error %x eip %x\n", fault.vector, fault.error, fault.eip,
+              vector, error, eip);
     check_at(ok, name, file, line);
 }
 
@@ -142,7 +146,8 @@ void trap(struct frame *f)
         resume_now = 1;
         return;
     }
-    print("FAIL unexpected vector %u error %x at %x:%x cr2 %x flags %x\n", f->vector, f->error, f->cs, f->eip, read_cr2(), f->eflags);
+    print("FAIL unexpected vector %u error %x at %x:%x cr2 %x flags %x\n", f->vector, f->error, f->cs, f->eip,
+          read_cr2(), f->eflags);
     failed++;
     finish();
 }
@@ -168,8 +173,8 @@ struct frame user_frame(const void *eip)
 
 uint64_t segment(uint32_t base, uint32_t limit, unsigned access, unsigned flags)
 {
-    return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 | (uint64_t)(limit >> 16 & 15) << 48 |
-           (uint64_t)flags << 52 | (uint64_t)(base >> 24) << 56;
+    return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 |
+           (uint64_t)(limit >> 16 & 15) << 48 | (uint64_t)flags << 52 | (uint64_t)(base >> 24) << 56;
 }
 
 uint64_t gate(unsigned sel, const void *off, unsigned access)
@@ -178,7 +183,10 @@ uint64_t gate(unsigned sel, const void *off, unsigned access)
     return (a & 0xffff) | (uint64_t)sel << 16 | (uint64_t)access << 40 | (uint64_t)(a >> 16) << 48;
 }
 
-void set_idt(unsigned v, uint64_t g) { idt[v] = g; }
+void set_idt(unsigned v, uint64_t g)
+{
+    idt[v] = g;
+}
 
 void init(void)
 {
