@@ -116,8 +116,12 @@ def guest_command(monitor, args):
 def boot(monitor, args, timeout=120):
     """A guest with its shell waiting: (target, [seconds to the first process, to the shell, CPU seconds to the shell])"""
     t = Target(monitor, guest_command(monitor, args))
-    init = t.until("@INIT", timeout)
-    ready = t.until("@READY", timeout)
+    try:
+        init = t.until("@INIT", timeout)
+        ready = t.until("@READY", timeout)
+    except BaseException:
+        t.end()
+        raise
     return t, [init[0] - t.begun, ready[0] - t.begun, ready[1]]
 
 
@@ -221,8 +225,7 @@ def main():
         m.table(rows)
         print(flush=True)
 
-        everyone = {"native": bare_host(tmp), **targets}
-        targets = everyone
+        targets = everyone = {"native": bare_host(tmp), **targets}
         expected = None
         for name, t in everyone.items():
             t.run("prepare")

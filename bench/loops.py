@@ -190,13 +190,11 @@ def main():
         r = [n] + [m.significant(best[w][n]) for w in who]
         r += [m.significant(best[o][n] / best[t][n]) for o in ours for t in ("bochs", "qemu") if t in who]
         rows.append(r)
-    if len(wanted) > 1 and heads:
+    counted = [n for n in wanted if loops[n][1] > 0]
+    if len(counted) > 1 and heads:
         def mean(o, t):
-            product = 1.0
-            for n in wanted:
-                product *= best[o][n] / best[t][n]
-            return product ** (1 / len(wanted))
-        rows.append(["geometric mean"] + [""] * len(who) + [m.significant(mean(o, t)) for o in ours for t in ("bochs", "qemu") if t in who])
+            return m.geometric_mean([best[o][n] / best[t][n] for n in counted])
+        rows.append(["geometric mean without repmovs"] + [""] * len(who) + [m.significant(mean(o, t)) for o in ours for t in ("bochs", "qemu") if t in who])
     m.table(rows)
     os.makedirs(os.path.dirname(args.json) or ".", exist_ok=True)
     with open(args.json, "w") as f:

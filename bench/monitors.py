@@ -68,13 +68,12 @@ def engines():
     out = subprocess.run([RINGER, "engines"], capture_output=True, text=True, check=True).stdout
     usable, refused = [], []
     for line in out.splitlines():
-        words = line.split(None, 2)
-        if len(words) < 2:
-            continue
-        if words[1] == "usable":
-            usable.append(words[0])
-        elif words[1] == "not":
-            refused.append((words[0], words[2]))
+        name, _, rest = line.partition(" ")
+        rest = rest.strip()
+        if rest.startswith("usable"):
+            usable.append(name)
+        elif rest.startswith("not usable"):
+            refused.append((name, rest[len("not usable"):].strip()))
     return usable, refused
 
 
@@ -84,6 +83,10 @@ def have(program):
 
 def median(values):
     return statistics.median(values) if values else None
+
+
+def geometric_mean(values):
+    return statistics.geometric_mean(values)
 
 
 def significant(v, digits=3):
