@@ -84,6 +84,7 @@ static void pit(void)
     delay_us(0);
     for (int i = 0; i < 3000; i++)
         (void)inb(0x61);
+    LAX("counts on with the gate low (8254, mode 0)");
     CHECK_EQ("mode 0 with the gate low: OUT stays low", inb(0x61) & 0x20, 0);
     outb(0x61, (inb(0x61) & ~2u) | 1);
     unsigned spins = 0;
