@@ -4,5 +4,6 @@
 const struct engine_ops *const ringer_engines[] = {
     &engine_kvm,
     &engine_interp,
+    &engine_translate,
     NULL,
 };

@@ -112,19 +112,22 @@ static const struct x86_env_ops vcpu_env_ops = {
 
 /* --- life --- */
 
+#define VCPU_SIZE ((sizeof(struct vcpu) + 0xfff) & ~(size_t)0xfff)
+static void vcpu_release(struct vcpu *v) { host_ram_free((uint8_t *)v - VCPU_ROOM, VCPU_ROOM + VCPU_SIZE, -1); }
+
 struct vcpu *vcpu_new(struct vm *vm, unsigned index)
 {
-    struct vcpu *v = aligned_alloc(64, (sizeof(*v) + 63) & ~(size_t)63);
-    if (!v)
+    uint8_t *room = host_ram_alloc(VCPU_ROOM + VCPU_SIZE, NULL);
+    if (!room)
         return NULL;
-    memset(v, 0, sizeof(*v));
+    struct vcpu *v = (struct vcpu *)(void *)(room + VCPU_ROOM);
     v->vm = vm;
     v->index = index;
     v->engine = vm->engine;
     v->wake = host_event_new();
     if (!v->wake || x86_fpu_init(&v->cpu) != 0) {
         host_event_free(v->wake);
-        free(v);
+        vcpu_release(v);
         return NULL;
     }
     v->cpu.ops = &vcpu_env_ops;
@@ -143,7 +146,7 @@ void vcpu_free(struct vcpu *v)
         return;
     x86_fpu_fini(&v->cpu);
     host_event_free(v->wake);
-    free(v);
+    vcpu_release(v);
 }
 
 /* --- requests --- */

@@ -172,6 +172,7 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t gpa_page)
 {
     gpa_page &= ~(uint64_t)OFFS;
+    c->mmu.version++; /* engines may hold translations derived from ours */
     for (unsigned x = 0; x < X86_TLB_NCTX; x++)
         for (unsigned i = 0; i < X86_TLB_SIZE; i++)
             if (c->mmu.tlb[x][i].gpa == gpa_page)

@@ -48,6 +48,8 @@ void interp_cache_flush(struct interp *it)
     memset(it->jump, 0, sizeof(it->jump));
     it->used = 0;
     it->flushed++;
+    if (it->also.flush)
+        it->also.flush(it->also.ctx);
 }
 
 static void *take(struct interp *it, size_t size)
@@ -111,6 +113,8 @@ void interp_inval_own(struct interp *it, uint64_t gpa, uint32_t len)
     struct cpage *p = find_page(it, page);
     bool hit = false;
 
+    if (it->also.inval)
+        it->also.inval(it->also.ctx, gpa, len);
     if (!p)
         return;
     for (struct block **l = &p->blocks, *b; (b = *l);) {
@@ -255,12 +259,6 @@ static bool mark(struct interp *it, uint64_t gpa, uint32_t len)
 }
 
 /* --- building --------------------------------------------------------------------- */
-
-struct source {
-    uint64_t gpa, gpa2; /* of the first byte; page of the continuation, NO_PAGE until it is needed */
-    const uint8_t *host, *host2;
-    unsigned room; /* bytes to the end of the first page */
-};
 
 /* The instruction that crosses into the next page: both parts into buf. */
 static int join(struct interp *it, struct source *s, uint64_t lin, uint8_t buf[X86_MAX_INSN])
@@ -468,6 +466,23 @@ static bool same_bytes(const struct source *s, const struct x86_insn *ins, unsig
     return true;
 }
 
+unsigned interp_discover(struct interp *it, struct source *s, uint64_t lin, struct x86_insn ins[BLOCK_MAX], unsigned *bytes)
+{
+    const unsigned n = decode_run(it, s, lin, ins, bytes);
+
+    if (!n)
+        return 0;
+    /* Bytes decoded before the page was marked may have changed: what counts is what is there after. */
+    if (!mark(it, s->gpa, *bytes < s->room ? *bytes : s->room) || (*bytes > s->room && !mark(it, s->gpa2, *bytes - s->room)) ||
+        !same_bytes(s, ins, n)) {
+        it->again = true;
+        return 0;
+    }
+    if (*bytes <= s->room)
+        s->gpa2 = NO_PAGE;
+    return n;
+}
+
 static struct block *build(struct interp *it, struct source *s, uint64_t lin)
 {
     struct x86_insn ins[BLOCK_MAX];
@@ -475,17 +490,9 @@ static struct block *build(struct interp *it, struct source *s, uint64_t lin)
                          (BLOCK_MAX + 1) * ((sizeof(struct x86_insn) + 63) & ~(size_t)63) + 4 * sizeof(struct cpage) + 1024;
     unsigned n, bytes;
 
-    n = decode_run(it, s, lin, ins, &bytes);
+    n = interp_discover(it, s, lin, ins, &bytes);
     if (!n)
         return NULL;
-    /* Bytes decoded before the page was marked may have changed: what counts is what is there after. */
-    if (!mark(it, s->gpa, bytes < s->room ? bytes : s->room) || (bytes > s->room && !mark(it, s->gpa2, bytes - s->room)) ||
-        !same_bytes(s, ins, n)) {
-        it->again = true;
-        return NULL;
-    }
-    if (bytes <= s->room)
-        s->gpa2 = NO_PAGE;
     if (it->used + worst > ARENA_SIZE)
         interp_cache_flush(it);
     struct block *b = assemble(it, s, ins, n, bytes);

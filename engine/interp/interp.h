@@ -116,10 +116,19 @@ struct inval {
     uint32_t len;
 };
 
+/* A second cache of the same vCPU (of an engine that falls back on this one) that lives by the same code map: told of what is
+ * invalidated, on the vCPU's own thread, or, flush, at a safe point. */
+struct code_user {
+    void (*inval)(void *ctx, uint64_t gpa, uint32_t len); /* whole 64-byte chunks around it have lost their mark */
+    void (*flush)(void *ctx);
+    void *ctx;
+};
+
 struct interp {
     struct vcpu *v;
     uint64_t key;      /* jump cache key: mmu.version and mode; set by the dispatcher */
     uint8_t mode;      /* MODE_*, without MODE_USER */
+    struct code_user also;
     const struct uop *missed; /* the last uop that missed the TLB */
     bool again;        /* the lookup failed because of something that has been seen to: try again */
     struct jump jump[1u << JUMP_BITS];
@@ -318,6 +327,27 @@ const struct uop *interp_lookup(struct interp *it);
 void interp_inval_own(struct interp *it, uint64_t gpa, uint32_t len);
 void interp_inval_queued(struct interp *it);
 void interp_code_inval(struct vm *vm, struct vcpu *writer, uint64_t gpa, uint32_t len);
+
+/* Where the bytes of a block come from. */
+struct source {
+    uint64_t gpa, gpa2; /* of the first byte; page of the continuation, NO_PAGE until it is needed */
+    const uint8_t *host, *host2;
+    unsigned room; /* bytes to the end of the first page */
+};
+/* Decode a run of instructions at lin, at most BLOCK_MAX, in it->mode, and mark their bytes as code. 0: none; it->again as above. */
+unsigned interp_discover(struct interp *it, struct source *s, uint64_t lin, struct x86_insn ins[BLOCK_MAX], unsigned *bytes);
+
+/* --- for engines that fall back on this one ------------------------------------------ */
+
+/* Serve requests. False: leave run, *exit says why. */
+bool interp_serve(struct interp *it, struct vcpu_exit *exit);
+/* Conditions that blocks do not look at: one instruction at a time while they hold. */
+bool interp_needs_steps(const struct x86_cpu *c);
+/* Exactly one instruction; blocks from here until something returns to the dispatcher. */
+void interp_step_one(struct interp *it);
+void interp_blocks(struct interp *it);
+/* Must a block end behind an instruction that is left to its generic executor? */
+bool interp_generic_ends(const struct x86_insn *in, uint8_t mode, x86_exec_fn exec);
 
 /* --- run.c ---------------------------------------------------------------------- */
 

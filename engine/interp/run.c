@@ -31,8 +31,7 @@ static uint8_t mode_of(const struct x86_cpu *c)
     return m;
 }
 
-/* Conditions that blocks do not look at: one instruction at a time while they hold. */
-static bool needs_steps(const struct x86_cpu *c)
+bool interp_needs_steps(const struct x86_cpu *c)
 {
     if (c->inhibit_irq || (c->fl_sys & X86_FL_TF))
         return true;
@@ -102,7 +101,7 @@ int interp_fetch(struct x86_cpu *c, struct x86_insn *in)
     }
 }
 
-static void step_one(struct interp *it)
+void interp_step_one(struct interp *it)
 {
     struct vcpu *v = it->v;
     struct x86_cpu *c = &v->cpu;
@@ -161,8 +160,7 @@ fault:
 
 /* --- the dispatcher ------------------------------------------------------------------ */
 
-/* Serve requests. False: leave run, *exit says why. */
-static bool serve(struct interp *it, struct vcpu_exit *exit)
+bool interp_serve(struct interp *it, struct vcpu_exit *exit)
 {
     struct vcpu *v = it->v;
 
@@ -192,6 +190,25 @@ static bool serve(struct interp *it, struct vcpu_exit *exit)
     }
 }
 
+void interp_blocks(struct interp *it)
+{
+    struct x86_cpu *c = &it->v->cpu;
+
+    c->fl_sys &= ~(uint32_t)X86_FL_RF; /* no code breakpoint is armed; faults set it by themselves */
+    it->mode = mode_of(c);
+    it->key = c->mmu.version << 8 | it->mode | (c->cpl == 3 ? MODE_USER : 0);
+    const struct uop *u = interp_lookup(it);
+
+    if (!u) {
+        if (!it->again)
+            interp_step_one(it);
+        return;
+    }
+    do
+        u = u->fn(c, u);
+    while (u);
+}
+
 static void interp_run(struct vcpu *v, struct vcpu_exit *exit)
 {
     struct interp *it = v->interp_priv;
@@ -199,33 +216,21 @@ static void interp_run(struct vcpu *v, struct vcpu_exit *exit)
 
     for (;;) {
         vcpu_irq_rearm(v);
-        if (!serve(it, exit))
+        if (!interp_serve(it, exit))
             return;
         struct vm_trace *t = v->vm->trace;
 
         if (UNLIKELY(t && t->insns)) {
             if (t->insn)
                 t->insn(t, v);
-            step_one(it);
+            interp_step_one(it);
             continue;
         }
-        if (UNLIKELY(needs_steps(c))) {
-            step_one(it);
+        if (UNLIKELY(interp_needs_steps(c))) {
+            interp_step_one(it);
             continue;
         }
-        c->fl_sys &= ~(uint32_t)X86_FL_RF; /* no code breakpoint is armed; faults set it by themselves */
-        it->mode = mode_of(c);
-        it->key = c->mmu.version << 8 | it->mode | (c->cpl == 3 ? MODE_USER : 0);
-        const struct uop *u = interp_lookup(it);
-
-        if (!u) {
-            if (!it->again)
-                step_one(it);
-            continue;
-        }
-        do
-            u = u->fn(c, u);
-        while (u);
+        interp_blocks(it);
     }
 }
 
@@ -237,7 +242,7 @@ static void interp_step(struct vcpu *v, struct vcpu_exit *exit)
     if (atomic_fetch_and(&v->requests, ~(uint32_t)(VREQ_CODE | VREQ_ENGINE)) & VREQ_CODE)
         interp_inval_queued(it);
     if (v->cpu.activity == X86_RUNNING)
-        step_one(it);
+        interp_step_one(it);
     exit->kind = v->cpu.activity == X86_HALTED ? EXIT_HLT : v->cpu.activity == X86_SHUTDOWN ? EXIT_SHUTDOWN : EXIT_KICK;
 }
 

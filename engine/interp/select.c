@@ -378,6 +378,13 @@ static enum pick_result generic(const struct pick *p)
     return row->pg == X86_PG_INNOCUOUS || goes_on(p) ? PICK_GENERIC : PICK_GENERIC_END;
 }
 
+bool interp_generic_ends(const struct x86_insn *in, uint8_t mode, x86_exec_fn exec)
+{
+    const struct pick p = {.in = in, .mode = mode, .exec = exec};
+
+    return generic(&p) == PICK_GENERIC_END;
+}
+
 static enum pick_result pick(const struct pick *p)
 {
     const struct x86_insn *in = p->in;

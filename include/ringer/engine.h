@@ -132,5 +132,6 @@ struct engine_ops {
 extern const struct engine_ops *const ringer_engines[];
 extern const struct engine_ops engine_interp;
 extern const struct engine_ops engine_kvm;
+extern const struct engine_ops engine_translate;
 
 #endif

@@ -59,6 +59,10 @@ struct vcpu {
     uint64_t halted_ns, io_ns;
 };
 
+/* Below every struct vcpu lies this much zeroed memory of the engine's, so that one base register reaches both (and a stack
+ * may grow down in it). Not charged until touched. */
+#define VCPU_ROOM (512u << 10)
+
 static inline struct vcpu *vcpu_of(struct x86_cpu *c) { return (struct vcpu *)c; }
 
 /* Set request bits, and make the vCPU notice: wake it if halted, kick its engine if running. Any thread; no locks needed. */

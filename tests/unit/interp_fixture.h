@@ -15,6 +15,11 @@
 #include "x86/cpuid.h"
 #include "x86/exec.h"
 
+/* Which engine the fixture runs: a test may define it before. */
+#ifndef IM_ENGINE
+#define IM_ENGINE engine_interp
+#endif
+
 #define IM_RAM (32u << 20)
 #define IM_CODE 0x10000u
 #define IM_DATA 0x200000u
@@ -34,7 +39,7 @@ struct im {
 static inline struct im *im_new(unsigned ncpu)
 {
     struct im *m = calloc(1, sizeof(*m));
-    struct vm_config cfg = {.ram_size = IM_RAM, .ncpu = ncpu, .engine = &engine_interp, .no_reboot = true};
+    struct vm_config cfg = {.ram_size = IM_RAM, .ncpu = ncpu, .engine = &IM_ENGINE, .no_reboot = true};
     struct x86_cpuid_config cc = {.ncpu = ncpu, .tsc_khz = 2000000, .phys_bits = 39, .apic_hz = 1000000000};
     char err[128] = "";
 
@@ -46,9 +51,9 @@ static inline struct im *im_new(unsigned ncpu)
         m->vm->cpu[i] = vcpu_new(m->vm, i);
         assert_non_null(m->vm->cpu[i]);
     }
-    assert_int_equal(engine_interp.vm_init(m->vm), 0);
+    assert_int_equal(IM_ENGINE.vm_init(m->vm), 0);
     for (unsigned i = 0; i < ncpu; i++)
-        assert_int_equal(engine_interp.vcpu_init(m->vm->cpu[i]), 0);
+        assert_int_equal(IM_ENGINE.vcpu_init(m->vm->cpu[i]), 0);
     m->v = m->vm->cpu[0];
     return m;
 }
@@ -56,8 +61,8 @@ static inline struct im *im_new(unsigned ncpu)
 static inline void im_free(struct im *m)
 {
     for (unsigned i = 0; i < m->vm->ncpu; i++)
-        engine_interp.vcpu_fini(m->vm->cpu[i]);
-    engine_interp.vm_fini(m->vm);
+        IM_ENGINE.vcpu_fini(m->vm->cpu[i]);
+    IM_ENGINE.vm_fini(m->vm);
     vm_free(m->vm);
     free(m);
 }
@@ -147,7 +152,7 @@ static inline enum vcpu_exit_kind im_run(struct im *m, struct vcpu *v)
     (void)m;
     vcpu_enter_guest(v);
     do
-        engine_interp.run(v, &e);
+        IM_ENGINE.run(v, &e);
     while (e.kind == EXIT_KICK);
     vcpu_leave_guest(v);
     return e.kind;

@@ -1,0 +1,192 @@
+/*
+ * What translated code calls. The canonical state is complete, except that cpu->rip
+ * is that of the page and vcpu->insns counts the whole block. 0: go on behind the call, or where room.ret
+ * says (misses); else cpu->rip and the count are exact and the dispatcher takes over.
+ */
+#include "engine/translate/translate.h"
+
+static __attribute__((noinline)) int leave(struct vcpu *v, const struct tr_site *s, int r, unsigned len)
+{
+    struct x86_cpu *c = &v->cpu;
+
+    v->insns -= (uint64_t)s->n - s->idx;
+    switch (r) {
+    case X86_UNDEF:
+        x86_raise(c, X86_UD);
+        /* fall through */
+    case X86_FAULT:
+        interp_deliver(c);
+        return 1;
+    case X86_OK:
+    case X86_EXIT:
+        c->rip += len;
+        /* fall through */
+    case X86_BRANCH:
+        v->insns++;
+        break;
+    case X86_REPEAT: /* what arrives between iterations pushes RF */
+        c->fl_sys |= X86_FL_RF;
+        break;
+    }
+    if (UNLIKELY(c->pending_dbg) && x86_debug_after(c, false))
+        interp_deliver(c);
+    return 1;
+}
+
+static inline bool disturbed(const struct vcpu *v) { return UNLIKELY(v->cpu.pending_dbg | vcpu_requests(v)); }
+
+static inline int finish(struct vcpu *v, const struct tr_site *s)
+{
+    struct translate *x = translate_of(v);
+
+    if (UNLIKELY(x->version != v->cpu.mmu.version))
+        tr_sync(x);
+    v->cpu.rip -= s->off;
+    return 0;
+}
+
+int xl_exec(struct vcpu *v, struct tr_site *s)
+{
+    struct x86_cpu *c = &v->cpu;
+
+    translate_of(v)->st.calls++;
+    translate_of(v)->st.by_op[s->in->op]++;
+    if (s->pg)
+        c->pg_count[s->pg & 7]++;
+    c->rip += s->off;
+    const int r = s->exec(c, s->in);
+
+    if (UNLIKELY(r != X86_OK) || disturbed(v))
+        return leave(v, s, r, s->len);
+    return finish(v, s);
+}
+
+int xl_exec_end(struct vcpu *v, struct tr_site *s)
+{
+    struct x86_cpu *c = &v->cpu;
+
+    translate_of(v)->st.calls++;
+    translate_of(v)->st.by_op[s->in->op]++;
+    if (s->pg)
+        c->pg_count[s->pg & 7]++;
+    c->rip += s->off;
+    return leave(v, s, s->exec(c, s->in), s->len);
+}
+
+/* Fetch and decode the site's instruction again and execute it the exact way. */
+static int redo(struct vcpu *v, struct tr_site *s)
+{
+    struct x86_cpu *c = &v->cpu;
+    struct x86_insn in;
+    int r;
+
+    translate_of(v)->st.redone++;
+    c->rip += s->off;
+    in.len = s->len;
+    in.op = X86_OP_INVALID;
+    r = interp_fetch(c, &in);
+    if (!r) {
+        const x86_exec_fn fn = interp_vm_of(c)->exec[in.op];
+
+        if (x86_isa[in.row].pg)
+            c->pg_count[x86_isa[in.row].pg & 7]++;
+        r = fn ? fn(c, &in) : X86_UNDEF;
+    }
+    /* POPF comes here when an interrupt waits for IF, or for TF and AC. */
+    if (r != X86_OK || disturbed(v) || c->inhibit_irq || in.op == X86_OP_POPF || in.len != s->len)
+        return leave(v, s, r, in.len);
+    room_of(v)->ret = (uintptr_t)s->next;
+    return finish(v, s);
+}
+
+int xl_miss(struct vcpu *v, struct tr_site *s)
+{
+    struct translate *x = translate_of(v);
+    struct room *room = x->room;
+    struct x86_cpu *c = &v->cpu;
+    const uint64_t lin = room->lin;
+    void *host;
+
+    x->st.misses++;
+    if (s->redo || (lin & 0xfff) + s->size > 0x1000 || !x86_canonical(lin))
+        return redo(v, s);
+    c->rip += s->off;
+    if (x86_lin_host(c, lin, s->access, &host))
+        return leave(v, s, X86_FAULT, 0);
+    c->rip -= s->off;
+    if (!host)
+        return redo(v, s);
+    if (x->version != c->mmu.version)
+        tr_sync(x);
+
+    const unsigned ctx = (unsigned)(c->mmu.cur - c->mmu.tlb[0]) / X86_TLB_SIZE;
+    const struct x86_tlb_entry *e = &c->mmu.cur[lin >> 12 & (X86_TLB_SIZE - 1)];
+    const uint64_t page = lin & ~0xfffull, tag = page | c->mmu.gen;
+    struct tr_tlb *t = &room->tlb[ctx][lin >> 12 & (TR_TLB_SIZE - 1)];
+
+    if ((s->access == X86_WRITE ? e->tag_w : e->tag_r) != tag)
+        return redo(v, s);
+    const uint64_t none = TR_NONE(lin >> 12 & (TR_TLB_SIZE - 1));
+
+    x->filled[ctx] = true;
+    *t = (struct tr_tlb){.nread = e->tag_r == tag ? 0 - page : none, .nwrite = e->tag_w == tag ? 0 - page : none, .addend = e->addend};
+    room->ret = (uintptr_t)s->retry;
+    return 0;
+}
+
+/* --- the interrupt flag, as the interpreter does it (engine/interp/h_sys.c) ----------------- */
+
+static inline bool may_change_if(const struct x86_cpu *c) { return c->cpl <= (c->fl_sys >> 12 & 3); }
+
+/* redo for sites that were called. */
+static int again(struct vcpu *v, struct tr_site *s)
+{
+    const uint64_t ret = room_of(v)->ret;
+    const int r = redo(v, s);
+
+    room_of(v)->ret = ret;
+    return r;
+}
+
+int xl_cli(struct vcpu *v, struct tr_site *s)
+{
+    struct x86_cpu *c = &v->cpu;
+
+    if (UNLIKELY(!may_change_if(c)))
+        return again(v, s);
+    c->pg_count[s->pg & 7]++;
+    c->fl_sys &= ~(uint32_t)X86_FL_IF;
+    return 0;
+}
+
+int xl_sti(struct vcpu *v, struct tr_site *s)
+{
+    struct x86_cpu *c = &v->cpu;
+
+    if (UNLIKELY(!may_change_if(c) || v->irq_waiting || vcpu_requests(v)))
+        return again(v, s);
+    c->pg_count[s->pg & 7]++;
+    c->fl_sys |= X86_FL_IF;
+    return 0;
+}
+
+int xl_popf(struct vcpu *v, struct tr_site *s)
+{
+    const uint32_t easy = X86_FL_IF | X86_FL_DF;
+    struct x86_cpu *c = &v->cpu;
+    const uint64_t sp = c->gpr[X86_RSP], host = x86_tlb_host_r(c, sp, 8);
+
+    if (UNLIKELY(!host))
+        return again(v, s);
+    const uint64_t f = *(const x86_u64 *)(uintptr_t)host;
+    const uint32_t diff = ((uint32_t)f ^ c->fl_sys) & 0x3f7700u;
+
+    if (UNLIKELY(diff & ~easy) || UNLIKELY((diff & X86_FL_IF) && (!may_change_if(c) || v->irq_waiting || vcpu_requests(v))))
+        return again(v, s);
+    c->gpr[X86_RSP] = sp + 8;
+    c->fl_sys ^= diff;
+    c->cc_lo = (uint8_t)f & 0xd5;
+    c->cc_of = f >> 11 & 1;
+    c->pg_count[s->pg & 7]++;
+    return 0;
+}

@@ -1,0 +1,181 @@
+/* The engine's entry points: the dispatcher and set-up. */
+#include <cpuid.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/translate/translate.h"
+
+/* What the vCPU's state asks of blocks. */
+static uint8_t key_of(const struct x86_cpu *c)
+{
+    uint8_t key = (uint8_t)((unsigned)(c->mmu.cur - c->mmu.tlb[0]) / X86_TLB_SIZE);
+
+    if (!(c->cr0 & (X86_CR0_TS | X86_CR0_EM)) && (c->cr4 & X86_CR4_OSFXSR)) {
+        key |= TR_SSE;
+        if ((c->cr4 & X86_CR4_OSXSAVE) && (c->xcr0 & 6) == 6)
+            key |= TR_AVX;
+    }
+    return key;
+}
+
+/* The one rule which states are translated; the interpreter has all others. */
+static bool tr_can_run(const struct vcpu *v) { return v->cpu.mode == X86_MODE_64 && !interp_needs_steps(&v->cpu); }
+
+/* Run blocks from cpu->rip on. False: the interpreter's turn. */
+static bool blocks(struct translate *x)
+{
+    struct vcpu *v = x->v;
+    struct x86_cpu *c = &v->cpu;
+    struct room *room = x->room;
+    struct tr_site *from = NULL;
+
+    const uint8_t key = key_of(c);
+
+    if (x->version != c->mmu.version)
+        tr_sync(x);
+    if ((key ^ x->key) & ~TR_CTX)
+        for (unsigned i = 0; i < X86_TLB_NCTX; i++) /* entries do not say whether FP is on */
+            if (x->jumped[i]) {
+                memset(room->jump[i], 0, sizeof(room->jump[i]));
+                room->jump[i][0].nlin = 0 - 1ull;
+                x->jumped[i] = false;
+            }
+    x->key = key;
+    c->fl_sys &= ~(uint32_t)X86_FL_RF;
+    for (;;) {
+        const uint64_t flushed = x->st.flushed, lin = c->rip;
+        struct tr_block *b = tr_lookup(x);
+
+        if (!b)
+            return x->it->again;
+        if (from && flushed == x->st.flushed && !from->block->dead && (from->block->gpa & ~0xfffull) == (b->gpa & ~0xfffull))
+            e_patch(from->link, b->code);
+        from = NULL;
+        c->rip = lin & ~0xfffull;
+        x->st.enters++;
+        switch (x->enter((uint8_t *)room - ROOM_BIAS, b->code + (x->rx - x->rw))) {
+        case TR_DONE: return true;
+        case TR_LEAVE: c->rip += (uint32_t)room->aux; return true;
+        case TR_GOTO: {
+            const struct tr_site *s = (const void *)(x->arena + (uint32_t)room->aux);
+
+            if (!x86_canonical(room->lin) && !s->redo) { /* the branch faults: back to before it */
+                c->rip += s->off;
+                c->gpr[X86_RSP] -= (uint64_t)(int64_t)(int8_t)s->size;
+                v->insns -= (uint64_t)s->n - s->idx;
+                interp_step_one(x->it);
+                return true;
+            }
+            c->rip = room->lin;
+            break;
+        }
+        default: /* TR_CHAIN */
+            from = (void *)(x->arena + (uint32_t)room->aux);
+            c->rip += from->off;
+            break;
+        }
+        if (vcpu_requests(v))
+            return true;
+        if (x->version != c->mmu.version)
+            return true;
+    }
+}
+
+static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
+{
+    struct translate *x = translate_of(v);
+
+    for (;;) {
+        vcpu_irq_rearm(v);
+        if (!interp_serve(x->it, exit))
+            return;
+        struct vm_trace *t = v->vm->trace;
+
+        if (UNLIKELY(t && t->insns)) {
+            if (t->insn)
+                t->insn(t, v);
+            interp_step_one(x->it);
+            x->st.steps++;
+        } else if (!tr_can_run(v)) {
+            if (interp_needs_steps(&v->cpu))
+                interp_step_one(x->it);
+            else
+                interp_blocks(x->it);
+            x->st.interp_blocks++;
+        } else if (!blocks(x)) {
+            interp_step_one(x->it);
+            x->st.steps++;
+        }
+    }
+}
+
+static int tr_probe(char *reason, size_t cap)
+{
+    uint32_t a, b = 0, c, d;
+
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_BMI2)) {
+        snprintf(reason, cap, "the host CPU has no BMI2");
+        return -1;
+    }
+    return 0;
+}
+
+static void tr_vcpu_fini(struct vcpu *v)
+{
+    struct translate *x = translate_of(v);
+
+    if (x) {
+        v->engine_priv = NULL;
+        tr_cache_fini(x);
+        free(x);
+    }
+    engine_interp.vcpu_fini(v);
+}
+
+static int tr_vcpu_init(struct vcpu *v)
+{
+    struct translate *x;
+
+    if (engine_interp.vcpu_init(v))
+        return -1;
+    x = calloc(1, sizeof(*x));
+    if (!x) {
+        engine_interp.vcpu_fini(v);
+        return -1;
+    }
+    v->engine_priv = x;
+    x->v = v;
+    x->it = v->interp_priv;
+    x->room = room_of(v);
+    x->version = v->cpu.mmu.version;
+    if (tr_cache_init(x)) {
+        tr_vcpu_fini(v);
+        return -1;
+    }
+    x->it->also = (struct code_user){.inval = tr_inval, .flush = tr_flush, .ctx = x};
+    return 0;
+}
+
+static int tr_vm_init(struct vm *vm) { return engine_interp.vm_init(vm); }
+static void tr_vm_fini(struct vm *vm) { engine_interp.vm_fini(vm); }
+static void tr_step(struct vcpu *v, struct vcpu_exit *exit) { engine_interp.step(v, exit); }
+static void tr_kick(struct vcpu *v) { engine_interp.kick(v); }
+static int tr_map_commit(struct vm *vm) { return engine_interp.map_commit(vm); }
+
+const struct engine_ops engine_translate = {
+    .name = "translate",
+    .summary = "run-time translation of 64-bit code with a software TLB; the interpreter for the rest",
+    .caps = ENGINE_CAP_SMP | ENGINE_CAP_STEP | ENGINE_CAP_COUNT | ENGINE_CAP_TRACE,
+    .rank = 0,
+    .probe = tr_probe,
+    .vm_init = tr_vm_init,
+    .vm_fini = tr_vm_fini,
+    .vcpu_init = tr_vcpu_init,
+    .vcpu_fini = tr_vcpu_fini,
+    .can_run = tr_can_run,
+    .run = tr_run,
+    .step = tr_step,
+    .kick = tr_kick,
+    .map_commit = tr_map_commit,
+    .code_inval = interp_code_inval,
+};

@@ -1,0 +1,845 @@
+/*
+ * From decoded guest instructions to host code. Most instructions are encoded
+ * again with the registers renamed and the memory operand replaced by the looked-up host address; the
+ * rest calls its generic executor. Nothing emitted around an instruction changes flags.
+ */
+#include "engine/translate/translate.h"
+
+#define OUT_MAX 512
+
+struct out {
+    uint8_t *disp;        /* rel32 to point at the out-of-line part */
+    struct tr_site *site; /* NULL: the block's own exit */
+    uint8_t *stub;
+};
+
+struct tr {
+    struct translate *x;
+    struct tr_block *b;
+    struct emit e;
+    const struct x86_insn *in;
+    unsigned idx, off;       /* number of the instruction; its offset in the page */
+    uint8_t *begin;          /* of the instruction's code */
+    struct tr_site *open[8]; /* sites of this instruction: next is not known yet */
+    unsigned nopen, nout;
+    unsigned n;
+    struct out out[OUT_MAX];
+};
+
+static struct tr_site *site(struct tr *t)
+{
+    struct tr_site *s = tr_take(t->x, sizeof(*s));
+
+    *s = (struct tr_site){.block = t->b, .off = (uint16_t)t->off, .idx = (uint8_t)t->idx, .len = t->in->len, .n = (uint8_t)t->n,
+                          .retry = t->begin + t->e.rx, .pg = x86_isa[t->in->row].pg};
+    if (t->nopen < 8)
+        t->open[t->nopen++] = s;
+    return s;
+}
+static uint32_t site_id(const struct tr *t, const struct tr_site *s) { return (uint32_t)((const uint8_t *)s - t->x->arena); }
+
+static void later(struct tr *t, uint8_t *disp, struct tr_site *s, uint8_t *stub)
+{
+    t->out[t->nout++] = (struct out){disp, s, stub};
+}
+
+/* JRCXZ over a jump to a stub: goes on if RCX is 0. */
+static void unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub)
+{
+    uint8_t *ok = e_jrcxz(&t->e);
+
+    later(t, e_jmp(&t->e, NULL), s, stub);
+    e_here(&t->e, ok);
+}
+
+/* --- addresses -------------------------------------------------------------------- */
+
+#define SHRX(dst, src) e_vrr(e, 2, V_F2, true, 0xf7, dst, H_STATE, src)
+#define RORX(dst, src, n) (e_vrr(e, 3, V_F2, true, 0xf0, dst, 0, src), e1(e, n))
+#define PDEP(dst, src, mask) e_vrm(e, 2, V_F2, true, 0xf5, dst, src, mask)
+#define PEXT(dst, src, mask) e_vrm(e, 2, V_F3, true, 0xf5, dst, src, mask)
+
+static struct hmem indexed(unsigned reg, struct hmem m, int32_t disp)
+{
+    return (struct hmem){m.base, (uint8_t)reg, 1, m.disp + disp};
+}
+static const struct hmem operand = {H_S0, H_S1, 1, 0};
+
+/* The linear address of [base + index * scale + disp] into S0; lea: the offset alone, in dst. */
+static bool address(struct tr *t, unsigned dst, bool lea)
+{
+    const struct x86_memref *m = &t->in->mem;
+    unsigned w = t->in->addrsize == 8 ? E_W : 0;
+    struct emit *e = &t->e;
+    struct hmem h = {NOREG, NOREG, m->scale ? m->scale : 1, 0};
+
+    if (t->in->addrsize < 4)
+        return false;
+    if (m->base == X86_REG_RIP) {
+        const int64_t d = m->disp + t->off + t->in->len;
+
+        if (d != (int32_t)d || !w)
+            return false;
+        e_load(e, H_S0, AT_CPU(rip));
+        h.base = H_S0;
+        h.disp = (int32_t)d;
+    } else {
+        if (m->base < X86_NGPR) {
+            h.base = tr_host[m->base];
+            if (h.base == NOREG) {
+                e_load(e, H_S0, AT_CPU(gpr[m->base]));
+                h.base = H_S0;
+            }
+        }
+        if (m->index < X86_NGPR) {
+            h.index = tr_host[m->index];
+            if (h.index == NOREG) {
+                e_load(e, H_S1, AT_CPU(gpr[m->index]));
+                h.index = H_S1;
+            }
+        }
+        if (m->disp != (int32_t)m->disp) {
+            if (h.base != NOREG || h.index != NOREG || !w)
+                return false;
+            e_imm(e, dst, (uint64_t)m->disp);
+            h.base = (uint8_t)dst;
+        } else {
+            h.disp = (int32_t)m->disp;
+        }
+    }
+    if (lea && t->in->opnd[0].size == 4)
+        w = 0;
+    if (h.base != dst || h.index != NOREG || h.disp || !w) {
+        if (h.index == NOREG && h.base != NOREG && !h.disp && w)
+            e_mov(e, dst, h.base);
+        else
+            e_rm(e, w, 0x8d, dst, h);
+    }
+    if (!lea && (m->seg == X86_FS || m->seg == X86_GS)) {
+        e_load(e, H_S1, m->seg == X86_FS ? AT_CPU(seg[X86_FS].base) : AT_CPU(seg[X86_GS].base));
+        e_lea(e, dst, (struct hmem){(uint8_t)dst, H_S1, 1, 0});
+    }
+    return true;
+}
+
+/* The linear address in S0 to a host address: the operand is at [S0 + S1]. RCX is lost. again: on a miss fill the entry and start the
+ * instruction anew; else the executor does it (second operands: their entry may be that of the first one). */
+static void lookup(struct tr *t, bool write, unsigned size, bool again)
+{
+    const unsigned ctx = t->b->key & TR_CTX;
+    struct emit *e = &t->e;
+    struct tr_site *s = site(t);
+
+    s->size = (uint8_t)size;
+    s->access = write ? X86_WRITE : X86_READ;
+    s->redo = !again;
+    SHRX(H_S1, H_S0);
+    PDEP(H_S1, H_S1, AT_ROOM(tlb_mask));
+    e_load(e, H_CX, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + (write ? offsetof(struct tr_tlb, nwrite) : offsetof(struct tr_tlb, nread)))));
+    e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, (int32_t)size - 1});
+    SHRX(H_CX, H_CX);
+    unless_zero(t, s, t->x->miss_stub);
+    e_load(e, H_S1, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + offsetof(struct tr_tlb, addend))));
+}
+
+/* Locked accesses that are not aligned go the exact way: they might cross a cache line. */
+static void aligned(struct tr *t, unsigned size)
+{
+    struct tr_site *s;
+
+    if (size == 1)
+        return;
+    s = site(t);
+    s->redo = true;
+    struct emit *e = &t->e;
+    struct hmem mask = AT_ROOM(align_mask);
+    mask.disp += 8 * __builtin_ctz(size);
+    PEXT(H_CX, H_S0, mask);
+    unless_zero(t, s, t->x->miss_stub);
+}
+
+/* --- instructions that stay what they are ------------------------------------------- */
+
+static unsigned prefix_bits(const struct x86_insn *in)
+{
+    unsigned how = (in->rex & 8 ? E_W : 0) | (unsigned)in->map << 4 | (in->lock ? E_LOCK : 0);
+
+    for (unsigned i = 0; i < in->opcode_off; i++)
+        if (in->bytes[i] == 0x66)
+            how |= E_66;
+    if (in->pfx == 0xf2)
+        how |= E_F2;
+    else if (in->pfx == 0xf3)
+        how |= E_F3;
+    return how;
+}
+
+static void immediate(struct tr *t)
+{
+    for (unsigned i = t->in->imm_off; i < t->in->len; i++)
+        e1(&t->e, t->in->bytes[i]);
+}
+
+/* A guest register for use as an operand: its host register, or the scratch register it was loaded into. */
+static unsigned fetch(struct tr *t, unsigned guest, unsigned scratch)
+{
+    if (tr_host[guest] != NOREG)
+        return tr_host[guest];
+    e_load(&t->e, scratch, AT_CPU(gpr[guest]));
+    return scratch;
+}
+static void put_back(struct tr *t, unsigned guest, unsigned reg)
+{
+    if (tr_host[guest] != reg)
+        e_store(&t->e, reg, AT_CPU(gpr[guest]));
+}
+
+/* AH, CH, DH, BH cannot be named beside a register that needs REX: only forms of the first eight registers, with RCX in its place. */
+static bool high_byte(struct tr *t)
+{
+    const struct x86_insn *in = t->in;
+    const struct x86_isa_row *row = &x86_isa[in->row];
+    const unsigned how = prefix_bits(in);
+    bool cx = false, cx_w = false;
+
+    if (in->map > 1 || how & ~(unsigned)(E_66 | E_0F) || (in->rex & 0xf))
+        return false;
+    for (unsigned i = 0; i < in->nopnd; i++) {
+        const struct x86_operand *o = &in->opnd[i];
+
+        if (o->kind == X86_OPND_MEM)
+            return false;
+        if (o->kind != X86_OPND_GPR && o->kind != X86_OPND_GPR8H)
+            continue;
+        if (o->kind == X86_OPND_GPR && (o->reg == X86_RSP || o->reg > X86_RDI))
+            return false;
+        if (row->opnd[i].method == 'r' && o->reg == X86_RCX)
+            return false;
+        if ((o->kind == X86_OPND_GPR8H ? o->reg & 3u : o->reg) == X86_RCX) {
+            cx = true;
+            cx_w |= o->access & X86_ACC_W;
+        }
+    }
+    if (cx)
+        e_mov(&t->e, H_CX, H_GCX);
+    for (unsigned i = 0; i < in->len; i++) /* the low eight registers keep their numbers */
+        if (i >= in->opcode_off || in->bytes[i] == 0x66 || in->bytes[i] == 0x0f)
+            e1(&t->e, in->bytes[i]);
+    if (cx_w)
+        e_mov(&t->e, H_GCX, H_CX);
+    return true;
+}
+
+static bool modrm(struct tr *t)
+{
+    const struct x86_insn *in = t->in;
+    const struct x86_isa_row *row = &x86_isa[in->row];
+    const bool mem = in->modrm < 0xc0;
+    const struct x86_operand *reg = NULL, *rm = NULL;
+    unsigned how = prefix_bits(in), size = 0;
+    bool cl = false, locked = in->lock;
+    struct emit *e = &t->e;
+
+    if (in->vex || !in->has_modrm)
+        return false;
+    for (unsigned i = 0; i < in->nopnd; i++) {
+        const struct x86_operand *o = &in->opnd[i];
+
+        if (o->kind == X86_OPND_GPR8H)
+            return high_byte(t);
+        if (o->kind == X86_OPND_GPR && o->size == 1)
+            how |= E_REX;
+        switch (row->opnd[i].method) {
+        case 'G': reg = o; break;
+        case 'E': case 'M': case 'R': rm = o; break;
+        case 'I': case '1': break;
+        case 'r':
+            if (o->reg == X86_RCX)
+                cl = true;
+            else if (o->reg != X86_RAX && o->reg != X86_RDX)
+                return false;
+            break;
+        default: return false;
+        }
+    }
+    if (!rm || (row->digit < 0 && !reg))
+        return false;
+    const unsigned rg = reg ? reg->reg : 0;
+
+    if (!mem) {
+        const unsigned hm = fetch(t, rm->reg, H_S0);
+        const unsigned hr = reg ? fetch(t, rg, H_S1) : (unsigned)row->digit;
+
+        if (cl)
+            e_mov(e, H_CX, H_GCX);
+        e_rr(e, how, in->opcode, hr, hm);
+        immediate(t);
+        if (reg && (reg->access & X86_ACC_W))
+            put_back(t, rg, hr);
+        if (rm->access & X86_ACC_W) /* last: what XADD of one register with itself leaves */
+            put_back(t, rm->reg, hm);
+        return true;
+    }
+    if (cl && reg && tr_host[rg] == NOREG)
+        return false;
+    size = rm->size;
+    if (!size || size > 8 || !address(t, H_S0, false))
+        return false;
+    if (in->op == X86_OP_XCHG)
+        locked = true;
+    if (locked)
+        aligned(t, size);
+    lookup(t, rm->access & X86_ACC_W, size, true);
+    if (cl)
+        e_mov(e, H_CX, H_GCX);
+    const unsigned hr = reg ? fetch(t, rg, H_CX) : (unsigned)row->digit;
+
+    e_rm(e, how, in->opcode, hr, operand);
+    immediate(t);
+    if (reg && (reg->access & X86_ACC_W))
+        put_back(t, rg, hr);
+    return true;
+}
+
+static bool verbatim(struct tr *t)
+{
+    for (unsigned i = 0; i < t->in->len; i++)
+        e1(&t->e, t->in->bytes[i]);
+    return true;
+}
+
+static bool mov(struct tr *t)
+{
+    const struct x86_insn *in = t->in;
+    const struct x86_operand *d = &in->opnd[0];
+    struct emit *e = &t->e;
+
+    if (in->has_modrm)
+        return modrm(t);
+    if ((in->opcode & 0xf0) == 0xb0) {
+        if (d->kind != X86_OPND_GPR)
+            return (d->reg & 3) != X86_RCX && verbatim(t);
+        const unsigned h = tr_host[d->reg];
+
+        if (d->size >= 4) {
+            e_imm(e, h == NOREG ? H_CX : h, d->size == 4 ? (uint32_t)in->imm : (uint64_t)in->imm);
+            if (h == NOREG)
+                put_back(t, d->reg, H_CX);
+            return true;
+        }
+        const unsigned how = d->size == 2 ? E_66 : E_REX, op = d->size == 2 ? 0xc7 : 0xc6;
+
+        if (h == NOREG)
+            e_rm(e, how & ~(unsigned)E_REX, op, 0, AT_CPU(gpr[d->reg]));
+        else
+            e_rr(e, how, op, 0, h);
+        immediate(t);
+        return true;
+    }
+    if (in->opcode >= 0xa0 && in->opcode <= 0xa3) {
+        const bool write = in->opcode >= 0xa2;
+        const unsigned size = in->opnd[write ? 0 : 1].size;
+
+        if (!address(t, H_S0, false))
+            return false;
+        lookup(t, write, size, true);
+        e_rm(e, prefix_bits(in), (write ? 0x88 : 0x8a) | (size > 1), H_AX, operand);
+        return true;
+    }
+    return false;
+}
+
+static bool xchg(struct tr *t)
+{
+    const struct x86_insn *in = t->in;
+
+    if (in->has_modrm)
+        return modrm(t);
+    const unsigned g = (in->opcode & 7) | (in->rex & 1) << 3, h = fetch(t, g, H_S0);
+
+    e_rr(&t->e, prefix_bits(in), 0x87, H_AX, h);
+    put_back(t, g, h);
+    return true;
+}
+
+static bool bswap(struct tr *t)
+{
+    const struct x86_operand *d = &t->in->opnd[0];
+
+    if (d->size < 4)
+        return false;
+    const unsigned h = fetch(t, d->reg, H_S0);
+
+    if (h & 8 || d->size == 8)
+        e1(&t->e, 0x40 | (d->size == 8 ? 8 : 0) | h >> 3);
+    e1(&t->e, 0x0f);
+    e1(&t->e, 0xc8 | (h & 7));
+    put_back(t, d->reg, h);
+    return true;
+}
+
+static bool lea(struct tr *t)
+{
+    const struct x86_operand *d = &t->in->opnd[0];
+
+    const unsigned h = tr_host[d->reg] == NOREG ? H_S0 : tr_host[d->reg];
+
+    if (d->size < 4 || !address(t, h, true))
+        return false;
+    put_back(t, d->reg, h);
+    return true;
+}
+
+/* DIV and IDIV run as they are where they cannot raise #DE; other cases go to the executor. */
+static bool divide(struct tr *t, bool sign)
+{
+    const struct x86_insn *in = t->in;
+    const struct x86_operand *o = &in->opnd[x86_explicit(in, 0)];
+    struct emit *e = &t->e;
+    struct tr_site *s;
+
+    if (o->size < 4)
+        return false;
+    const unsigned w = o->size == 8 ? E_W : 0;
+
+    if (o->kind == X86_OPND_MEM) {
+        if (!address(t, H_S0, false))
+            return false;
+        lookup(t, false, o->size, true);
+        e_rm(e, w, 0x8b, H_S0, operand);
+    } else {
+        e_rr(e, w, 0x89, fetch(t, o->reg, H_S0), H_S0);
+    }
+    s = site(t);
+    s->redo = true;
+    e_rr(e, w, 0x89, H_DX, H_CX); /* upper half 0 */
+    unless_zero(t, s, t->x->miss_stub);
+    if (sign) { /* and the dividend far from negative */
+        if (w)
+            RORX(H_CX, H_AX, 56);
+        else
+            e_vrr(e, 3, V_F2, false, 0xf0, H_CX, 0, H_AX), e1(e, 24);
+        e_rr(e, E_0F | E_REX, 0xb6, H_CX, H_CX);
+        unless_zero(t, s, t->x->miss_stub);
+    }
+    e_mov(e, H_CX, H_S0); /* and the divisor not 0 */
+    uint8_t *zero = e_jrcxz(e);
+    e_rr(e, w, 0xf7, sign ? 7 : 6, H_S0);
+    e1(e, 0xeb);
+    uint8_t *over = e->p;
+    e1(e, 0);
+    e_here(e, zero);
+    later(t, e_jmp(e, NULL), s, t->x->miss_stub);
+    e_here(e, over);
+    return true;
+}
+
+/* --- stack ----------------------------------------------------------------------- */
+
+static void stack_slot(struct tr *t, bool again)
+{
+    e_lea(&t->e, H_S0, (struct hmem){H_GSP, NOREG, 1, -8});
+    lookup(t, true, 8, again);
+}
+
+static bool push(struct tr *t)
+{
+    const struct x86_insn *in = t->in;
+    const struct x86_operand *o = &in->opnd[x86_explicit(in, 0)];
+    struct emit *e = &t->e;
+
+    if (in->stacksize != 8)
+        return false;
+    switch (o->kind) {
+    case X86_OPND_GPR:
+        stack_slot(t, true);
+        e_store(e, fetch(t, o->reg, H_CX), operand);
+        break;
+    case X86_OPND_IMM:
+        if (in->imm != (int32_t)in->imm)
+            return false;
+        stack_slot(t, true);
+        e_rm(e, E_W, 0xc7, 0, operand);
+        e4(e, (uint32_t)in->imm);
+        break;
+    case X86_OPND_MEM:
+        if (!address(t, H_S0, false))
+            return false;
+        lookup(t, false, 8, true);
+        e_load(e, H_CX, operand);
+        e_store(e, H_CX, AT_ROOM(tmp[0]));
+        stack_slot(t, false);
+        e_load(e, H_CX, AT_ROOM(tmp[0]));
+        e_store(e, H_CX, operand);
+        break;
+    default: return false;
+    }
+    e_mov(e, H_GSP, H_S0);
+    return true;
+}
+
+static bool pop(struct tr *t)
+{
+    const struct x86_insn *in = t->in;
+    const struct x86_operand *o = &in->opnd[x86_explicit(in, 0)];
+    struct emit *e = &t->e;
+
+    if (in->stacksize != 8 || o->kind != X86_OPND_GPR)
+        return false;
+    e_mov(e, H_S0, H_GSP);
+    lookup(t, false, 8, true);
+    const unsigned h = tr_host[o->reg] == NOREG ? H_CX : tr_host[o->reg];
+
+    e_load(e, h, operand);
+    put_back(t, o->reg, h);
+    if (o->reg != X86_RSP)
+        e_lea(e, H_GSP, (struct hmem){H_GSP, NOREG, 1, 8});
+    return true;
+}
+
+static bool leave(struct tr *t)
+{
+    struct emit *e = &t->e;
+
+    if (t->in->stacksize != 8)
+        return false;
+    e_mov(e, H_S0, H_BP);
+    lookup(t, false, 8, true);
+    e_lea(e, H_GSP, (struct hmem){H_BP, NOREG, 1, 8});
+    e_load(e, H_BP, operand);
+    return true;
+}
+
+/* --- branches ---------------------------------------------------------------------- */
+
+/* The target in S0 to its entry of the jump table, offset in S1. */
+static void probe(struct tr *t, struct tr_site *s, uint8_t *stub)
+{
+    const int32_t base = (int32_t)((t->b->key & TR_CTX) * sizeof(t->x->room->jump[0]));
+    struct emit *e = &t->e;
+
+    RORX(H_CX, H_S0, 12);
+    e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
+    PDEP(H_S1, H_CX, AT_ROOM(jump_mask));
+    e_load(e, H_CX, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, nlin)));
+    e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
+    unless_zero(t, s, stub);
+}
+static void go(struct tr *t)
+{
+    const int32_t base = (int32_t)((t->b->key & TR_CTX) * sizeof(t->x->room->jump[0]));
+    struct emit *e = &t->e;
+
+    e_load(e, H_CX, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, page)));
+    e_store(e, H_CX, AT_CPU(rip));
+    e_jmp_mem(e, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, code)));
+}
+
+/* To the target in S0, which may turn out not to be canonical. popped: bytes the branch has taken off the stack. on: no branch, the
+ * next instruction. */
+static void jump_far(struct tr *t, int popped, bool on)
+{
+    struct tr_site *s = site(t);
+
+    s->size = (uint8_t)popped;
+    s->redo = on;
+    probe(t, s, t->x->goto_stub);
+    go(t);
+}
+
+static bool in_page(int64_t off) { return off >= 0 && off <= 0xfff; }
+
+static uint8_t *chain_site(struct tr *t, int64_t to, uint8_t *disp)
+{
+    struct tr_site *s = site(t);
+
+    s->off = (uint16_t)to;
+    s->link = disp;
+    later(t, disp, s, t->x->chain_stub);
+    return disp;
+}
+
+/* Go on at an offset relative to the page. */
+static void jump_to(struct tr *t, int64_t to, bool on)
+{
+    struct emit *e = &t->e;
+
+    if (in_page(to)) {
+        chain_site(t, to, e_jmp(e, NULL));
+        return;
+    }
+    e_load(e, H_S0, AT_CPU(rip));
+    e_lea(e, H_S0, (struct hmem){H_S0, NOREG, 1, (int32_t)to});
+    jump_far(t, 0, on);
+}
+
+enum result { GO_ON, END, NONE };
+
+static enum result jcc(struct tr *t)
+{
+    const int64_t next = t->off + t->in->len, to = next + t->in->imm;
+    const unsigned cc = t->in->opcode & 15;
+    struct emit *e = &t->e;
+
+    if (t->in->opsize != 8 || to != (int32_t)to)
+        return NONE;
+    if (in_page(to)) {
+        chain_site(t, to, e_jcc(e, cc, NULL));
+    } else {
+        uint8_t *over = e_jcc(e, cc ^ 1, NULL);
+
+        jump_to(t, to, false);
+        e_patch(over, e->p);
+    }
+    jump_to(t, next, true);
+    return END;
+}
+
+/* The target of an indirect branch into S0 (the operand looked up). */
+static bool target(struct tr *t)
+{
+    const struct x86_operand *o = &t->in->opnd[x86_explicit(t->in, 0)];
+    struct emit *e = &t->e;
+
+    if (o->kind == X86_OPND_GPR) {
+        if (tr_host[o->reg] == NOREG)
+            e_load(e, H_S0, AT_CPU(gpr[o->reg]));
+        else
+            e_mov(e, H_S0, tr_host[o->reg]);
+        return true;
+    }
+    if (o->kind != X86_OPND_MEM || !address(t, H_S0, false))
+        return false;
+    lookup(t, false, 8, true);
+    e_load(e, H_S0, operand);
+    return true;
+}
+
+static void push_next(struct tr *t, bool again)
+{
+    struct emit *e = &t->e;
+
+    stack_slot(t, again);
+    e_load(e, H_CX, AT_CPU(rip));
+    e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)(t->off + t->in->len)});
+    e_store(e, H_CX, operand);
+    e_mov(e, H_GSP, H_S0);
+}
+
+static enum result jmp(struct tr *t)
+{
+    const int64_t to = (int64_t)t->off + t->in->len + t->in->imm;
+
+    if (t->in->opsize != 8)
+        return NONE;
+    if (t->in->opnd[x86_explicit(t->in, 0)].kind == X86_OPND_REL) {
+        if (to != (int32_t)to)
+            return NONE;
+        jump_to(t, to, false);
+        return END;
+    }
+    if (!target(t))
+        return NONE;
+    jump_far(t, 0, false);
+    return END;
+}
+
+static enum result call(struct tr *t)
+{
+    const int64_t to = (int64_t)t->off + t->in->len + t->in->imm;
+    struct emit *e = &t->e;
+
+    if (t->in->opsize != 8)
+        return NONE;
+    if (t->in->opnd[x86_explicit(t->in, 0)].kind == X86_OPND_REL) {
+        if (to != (int32_t)to)
+            return NONE;
+        push_next(t, true);
+        if (in_page(to)) {
+            jump_to(t, to, false);
+        } else {
+            e_load(e, H_S0, AT_CPU(rip));
+            e_lea(e, H_S0, (struct hmem){H_S0, NOREG, 1, (int32_t)to});
+            jump_far(t, -8, false);
+        }
+        return END;
+    }
+    if (!target(t))
+        return NONE;
+    struct tr_site *s = site(t);
+
+    s->redo = true;
+    probe(t, s, t->x->miss_stub);
+    e_store(e, H_S1, AT_ROOM(tmp[0]));
+    push_next(t, t->in->opnd[x86_explicit(t->in, 0)].kind != X86_OPND_MEM);
+    e_load(e, H_S1, AT_ROOM(tmp[0]));
+    go(t);
+    return END;
+}
+
+static enum result ret(struct tr *t)
+{
+    const struct x86_insn *in = t->in;
+    const bool imm = in->opnd[x86_explicit(in, 0)].kind == X86_OPND_IMM;
+    const unsigned bytes = 8 + (imm ? (uint16_t)in->imm : 0);
+    struct emit *e = &t->e;
+
+    if (in->opsize != 8 || bytes > 127)
+        return NONE;
+    e_mov(e, H_S0, H_GSP);
+    lookup(t, false, 8, true);
+    e_load(e, H_S0, operand);
+    e_lea(e, H_GSP, (struct hmem){H_GSP, NOREG, 1, (int32_t)bytes});
+    jump_far(t, (int)bytes, false);
+    return END;
+}
+
+/* --- the rest --------------------------------------------------------------------- */
+
+static enum result executor(struct tr *t, int (*fn)(struct vcpu *, struct tr_site *))
+{
+    const struct interp_vm *iv = t->x->v->vm->interp_priv;
+    const x86_exec_fn exec = iv->exec[t->in->op] ? iv->exec[t->in->op] : x86_i_ud;
+    bool ends = interp_generic_ends(t->in, X86_MODE_64, exec);
+    struct x86_insn *copy = tr_take(t->x, sizeof(*copy));
+    struct tr_site *s = site(t);
+
+    switch (t->in->op) {
+    case X86_OP_CLAC: case X86_OP_STAC: /* another context */
+        ends = true;
+        break;
+    default: break;
+    }
+    *copy = *t->in;
+    s->in = copy;
+    s->exec = exec;
+    s->fn = fn ? fn : ends ? xl_exec_end : xl_exec;
+    e_imm32(&t->e, H_S1, site_id(t, s));
+    e_call(&t->e, t->x->exec_stub);
+    return !fn && ends ? END : GO_ON;
+}
+
+static enum result translate(struct tr *t)
+{
+    enum result r = NONE;
+
+    switch (t->in->op) {
+    case X86_OP_ADD: case X86_OP_OR: case X86_OP_ADC: case X86_OP_SBB: case X86_OP_AND: case X86_OP_SUB: case X86_OP_XOR: case X86_OP_CMP:
+    case X86_OP_TEST:
+        return (t->in->has_modrm ? modrm(t) : verbatim(t)) ? GO_ON : NONE;
+    case X86_OP_INC: case X86_OP_DEC: case X86_OP_NEG: case X86_OP_NOT: case X86_OP_SHL: case X86_OP_SHR: case X86_OP_SAR: case X86_OP_ROL:
+    case X86_OP_ROR: case X86_OP_RCL: case X86_OP_RCR: case X86_OP_SHLD: case X86_OP_SHRD: case X86_OP_IMUL: case X86_OP_MUL:
+    case X86_OP_MOVZX: case X86_OP_MOVSX: case X86_OP_MOVSXD: case X86_OP_MOVNTI: case X86_OP_BSF: case X86_OP_BSR: case X86_OP_TZCNT:
+    case X86_OP_LZCNT: case X86_OP_POPCNT: case X86_OP_XADD: case X86_OP_CMPXCHG: case X86_OP_CRC32: case X86_OP_MOVBE:
+    case X86_OP_SETO: case X86_OP_SETNO: case X86_OP_SETB: case X86_OP_SETAE: case X86_OP_SETE: case X86_OP_SETNE: case X86_OP_SETBE:
+    case X86_OP_SETA: case X86_OP_SETS: case X86_OP_SETNS: case X86_OP_SETP: case X86_OP_SETNP: case X86_OP_SETL: case X86_OP_SETGE:
+    case X86_OP_SETLE: case X86_OP_SETG:
+    case X86_OP_CMOVO: case X86_OP_CMOVNO: case X86_OP_CMOVB: case X86_OP_CMOVAE: case X86_OP_CMOVE: case X86_OP_CMOVNE:
+    case X86_OP_CMOVBE: case X86_OP_CMOVA: case X86_OP_CMOVS: case X86_OP_CMOVNS: case X86_OP_CMOVP: case X86_OP_CMOVNP:
+    case X86_OP_CMOVL: case X86_OP_CMOVGE: case X86_OP_CMOVLE: case X86_OP_CMOVG:
+        return modrm(t) ? GO_ON : NONE;
+    case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC: /* a register offset reaches outside the operand */
+        return (t->in->opnd[0].kind != X86_OPND_MEM || t->in->opnd[1].kind == X86_OPND_IMM) && modrm(t) ? GO_ON : NONE;
+    case X86_OP_MOV: return mov(t) ? GO_ON : NONE;
+    case X86_OP_XCHG: return xchg(t) ? GO_ON : NONE;
+    case X86_OP_BSWAP: return bswap(t) ? GO_ON : NONE;
+    case X86_OP_LEA: return lea(t) ? GO_ON : NONE;
+    case X86_OP_DIV: return divide(t, false) ? GO_ON : NONE;
+    case X86_OP_IDIV: return divide(t, true) ? GO_ON : NONE;
+    case X86_OP_CBW: case X86_OP_CWD: case X86_OP_LAHF: case X86_OP_SAHF: case X86_OP_CLC: case X86_OP_STC: case X86_OP_CMC:
+        return verbatim(t) ? GO_ON : NONE;
+    case X86_OP_PUSH: return push(t) ? GO_ON : NONE;
+    case X86_OP_POP: return pop(t) ? GO_ON : NONE;
+    case X86_OP_LEAVE: return leave(t) ? GO_ON : NONE;
+    case X86_OP_NOP: case X86_OP_ENDBR64: case X86_OP_ENDBR32: case X86_OP_PREFETCHT0: case X86_OP_PREFETCHT1:
+    case X86_OP_PREFETCHT2: case X86_OP_PREFETCHNTA: case X86_OP_PREFETCHW: case X86_OP_PREFETCH:
+        return GO_ON;
+    case X86_OP_JO: case X86_OP_JNO: case X86_OP_JB: case X86_OP_JAE: case X86_OP_JE: case X86_OP_JNE: case X86_OP_JBE: case X86_OP_JA:
+    case X86_OP_JS: case X86_OP_JNS: case X86_OP_JP: case X86_OP_JNP: case X86_OP_JL: case X86_OP_JGE: case X86_OP_JLE: case X86_OP_JG:
+        return jcc(t);
+    case X86_OP_JMP: return jmp(t);
+    case X86_OP_CALL: return call(t);
+    case X86_OP_RET: return ret(t);
+    case X86_OP_CLI: return executor(t, xl_cli);
+    case X86_OP_STI: return t->idx + 1 < t->n ? executor(t, xl_sti) : NONE; /* the shadow needs an instruction behind it */
+    case X86_OP_POPF: return t->in->stacksize == 8 ? executor(t, xl_popf) : NONE;
+    default: return r;
+    }
+}
+
+/* Would the block end with this instruction because only the executor knows what it does? */
+static bool cuts(const struct tr *t, const struct x86_insn *in)
+{
+    switch (in->op) {
+    case X86_OP_CLI: case X86_OP_STI: return false;
+    case X86_OP_POPF: return in->stacksize != 8;
+    case X86_OP_CLAC: case X86_OP_STAC: return true;
+    default: return interp_generic_ends(in, X86_MODE_64, NULL);
+    }
+}
+
+bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n)
+{
+    struct tr t = {.x = x, .b = b, .e = {x->rw + x->used, x->rw + x->used, x->rx - x->rw}};
+    struct emit *e = &t.e;
+    enum result r = GO_ON;
+
+    for (unsigned i = 0; i < n; i++)
+        if (cuts(&t, &ins[i])) {
+            n = i + 1;
+            break;
+        }
+    t.n = n;
+    b->code = e->p;
+    b->n = (uint8_t)n;
+    e_rm(e, 0, 0x8b, H_CX, AT_VCPU(requests));
+    unless_zero(&t, NULL, NULL);
+    e_load(e, H_CX, AT_VCPU(insns));
+    e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)n});
+    e_store(e, H_CX, AT_VCPU(insns));
+    t.off = (unsigned)(b->gpa & 0xfff);
+    for (t.idx = 0; t.idx < n; t.idx++) {
+        const struct emit keep = *e;
+        const unsigned out = t.nout;
+
+        t.in = &ins[t.idx];
+        t.begin = e->p;
+        t.nopen = 0;
+        r = translate(&t);
+        if (r == NONE) {
+            *e = keep;
+            t.nout = out;
+            t.nopen = 0;
+            r = executor(&t, NULL);
+        }
+        for (unsigned i = 0; i < t.nopen; i++)
+            t.open[i]->next = e->p + e->rx;
+        t.off += t.in->len;
+        if (r == END)
+            break;
+    }
+    b->bytes = (uint16_t)(t.off - (b->gpa & 0xfff));
+    if (r != END) {
+        t.idx = n - 1;
+        t.in = &ins[n - 1];
+        t.nopen = 0;
+        jump_to(&t, t.off, true);
+    }
+    /* Out of line: what each site passes, and where to. */
+    b->leave = e->p;
+    e_imm32(e, H_S1, (uint32_t)(b->gpa & 0xfff));
+    e_jmp(e, x->leave_stub);
+    for (unsigned i = 0; i < t.nout; i++) {
+        const struct out *o = &t.out[i];
+
+        if (!o->site) {
+            e_patch(o->disp, b->leave);
+            continue;
+        }
+        e_patch(o->disp, e->p);
+        e_imm32(e, H_S1, site_id(&t, o->site));
+        e_jmp(e, o->stub);
+    }
+    x->used = (size_t)(e->p - x->rw + 15) & ~(size_t)15;
+    return true;
+}

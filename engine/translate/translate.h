@@ -1,0 +1,177 @@
+/*
+ * The translation engine, in a nutshell. 64-bit guest code, user and kernel, is
+ * copied block by block into a code cache of the vCPU; most instructions stay what they
+ * are. Everything else (other modes, single-stepping, breakpoints) runs in the
+ * interpreter, block by block; rare instructions call their generic executor.
+ *
+ * Registers. Twelve guest registers live in host registers, most in their own:
+ *
+ *   host  rax rdx rbx rbp rsi rdi r8 r12 r13 r14 | r9  r15 | rcx r10 r11 | rsp
+ *   guest rax rdx rbx rbp rsi rdi r8 r12 r13 r14 | rcx rsp |  scratch    | state
+ *
+ * guest r9 r10 r11 r15 stay in struct x86_cpu. Host RSP points into the room below struct vcpu
+ * (struct room), so it reaches all state, and has stack below for signal frames. It is
+ * 12 modulo 64: SHRX by RSP is a shift by the page size that leaves flags alone.
+ *
+ * Flags. The guest's arithmetic flags are in RFLAGS all the time, inside blocks, across them and at
+ * every point where an instruction can fault: nothing the translator adds changes flags (LEA, MOV, BMI2
+ * shifts, PDEP, JRCXZ). So a fault needs no reconstruction at all.
+ *
+ * RIP. cpu->rip holds the page of the running block; the offset in the page is a constant of the code.
+ * Blocks know no linear address and stay valid in every address space.
+ *
+ * Memory. A linear address is looked up in a table of its own (struct room.tlb, derived from the software
+ * TLB of x86/mmu.h, emptied whenever mmu.version moves) by eight instructions without a flag. Misses go out
+ * of line to xl_miss, which fills the entry and starts the instruction anew, or has the generic executor do it.
+ */
+#ifndef ENGINE_TRANSLATE_H
+#define ENGINE_TRANSLATE_H
+
+#include "engine/interp/interp.h"
+#include "engine/translate/emit.h"
+
+#define TR_TLB_SIZE 1024u
+#define TR_JUMP_SIZE 1024u
+#define TR_CODE_SIZE (32u << 20)
+#define TR_ARENA_SIZE (48u << 20)
+#define TR_BLOCK_CODE (32u << 10) /* no block is longer */
+
+/* nread, nwrite: minus the linear page address, if the access is allowed. An entry matches if the sum of it and the address of the
+ * access's last byte is below 4096. TR_NONE(slot) never matches: it stands for a page that neither has the slot nor follows one that has. */
+struct tr_tlb {
+    uint64_t nread, nwrite, addend, pad;
+};
+#define TR_NONE(slot) ((slot) == 0 || (slot) == TR_TLB_SIZE - 1 ? 0 - (uint64_t)(TR_TLB_SIZE / 2) * 0x1000 : 0)
+/* nlin: minus the linear address. */
+struct tr_jump {
+    uint64_t nlin, page;
+    const uint8_t *code;
+    uint64_t pad;
+};
+
+/* What translated code addresses by host RSP; directly below struct vcpu. */
+struct room {
+    uint64_t host_sp, ret, lin, aux; /* of the C caller; where a helper goes back to; address that missed or jump target; argument */
+    uint64_t tmp[4];
+    uint64_t tlb_mask, jump_mask, align_mask[4]; /* operands of PDEP and PEXT */
+    struct tr_jump jump[X86_TLB_NCTX][TR_JUMP_SIZE];
+    struct tr_tlb tlb[X86_TLB_NCTX][TR_TLB_SIZE];
+    uint64_t end[2];
+};
+#define ROOM_BIAS 52 /* RSP is this much below the room */
+_Static_assert((sizeof(struct room) + ROOM_BIAS) % 64 == 52 && sizeof(struct room) % 64 == 0, "RSP is 12 modulo 64");
+_Static_assert(sizeof(struct room) + ROOM_BIAS + (128u << 10) <= VCPU_ROOM, "room for a stack below");
+
+static inline struct room *room_of(struct vcpu *v) { return (struct room *)(void *)((uint8_t *)v - sizeof(struct room)); }
+
+/* State as a memory operand of translated code. */
+#define AT_ROOM(f) ((struct hmem){H_STATE, NOREG, 1, ROOM_BIAS + (int32_t)offsetof(struct room, f)})
+#define AT_VCPU(f) ((struct hmem){H_STATE, NOREG, 1, ROOM_BIAS + (int32_t)(sizeof(struct room) + offsetof(struct vcpu, f))})
+#define AT_CPU(f) AT_VCPU(cpu.f)
+
+enum { /* host registers */
+    H_AX, H_CX, H_DX, H_BX, H_STATE, H_BP, H_SI, H_DI, H_R8, H_GCX, H_S0, H_S1, H_R12, H_R13, H_R14, H_GSP,
+};
+/* Host register of a guest register; NOREG: in memory. */
+extern const uint8_t tr_host[X86_NGPR];
+
+/* What a block depends on besides its bytes. */
+enum {
+    TR_CTX = 3,      /* enum x86_tlb_ctx */
+    TR_SSE = 1 << 2, /* SSE instructions raise neither #UD nor #NM */
+    TR_AVX = 1 << 3,
+};
+
+struct tr_block {
+    struct tr_block *hnext, *pnext[2];
+    uint64_t gpa, gpa2;
+    uint16_t bytes;
+    uint8_t n, key;
+    bool dead;
+    uint8_t *code; /* writable view */
+    uint8_t *leave; /* exit to the dispatcher before the first instruction */
+};
+
+/* A point in a block that may call C, or an exit: what the code passes is its offset in the arena. */
+struct tr_site {
+    int (*fn)(struct vcpu *v, struct tr_site *s); /* exec sites */
+    const struct x86_insn *in; /* exec sites */
+    x86_exec_fn exec;
+    uint8_t *retry, *next; /* executable view: lookup again, go on behind the instruction */
+    struct tr_block *block;
+    uint8_t *link;     /* chain exits: the displacement to patch */
+    uint16_t off;      /* in the page: of the instruction, or where the exit goes */
+    uint8_t idx, len;  /* number of the instruction in the block */
+    uint8_t n;         /* instructions the block counted when it was entered */
+    uint8_t size, access, pg;
+    bool redo;         /* not a miss: the generic executor must do it */
+};
+
+struct tr_page {
+    uint64_t gpa;
+    struct tr_page *next;
+    struct tr_block *blocks;
+    uint32_t kills;
+};
+
+#define TR_HASH_BITS 14
+#define TR_PAGE_BITS 10
+
+/* Why translated code came back. */
+struct tr_block;
+enum { TR_DONE, TR_LEAVE, TR_GOTO, TR_CHAIN };
+
+struct translate {
+    struct vcpu *v;
+    struct interp *it;
+    struct room *room;
+    uint64_t version;  /* mmu.version the room's tables belong to */
+    uint8_t key;
+    bool filled[X86_TLB_NCTX], jumped[X86_TLB_NCTX];
+
+    uint8_t *rw, *rx;
+    size_t used, base; /* code bytes; the first base are stubs */
+    uint8_t *arena;
+    size_t taken;
+    struct tr_block *hash[1u << TR_HASH_BITS];
+    struct tr_page *pages[1u << TR_PAGE_BITS];
+    uint32_t hot_steps;
+
+    /* stubs, writable view */
+    uint8_t *exec_stub, *miss_stub, *leave_stub, *chain_stub, *goto_stub;
+    int (*enter)(void *rsp, const uint8_t *code);
+
+    struct tr_stats {
+        uint64_t built, flushed, killed, misses, redone, calls, enters, interp_blocks, steps, syncs;
+        uint64_t by_op[X86_NOP_COUNT]; /* executor calls */
+    } st;
+};
+static inline struct translate *translate_of(struct vcpu *v) { return v->engine_priv; }
+
+/* --- stubs.c --- */
+void tr_make_stubs(struct translate *x);
+
+/* --- select.c --- */
+/* Translate a decoded run; the writable view's code is in b->code. False: no room (flush and try again). */
+bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n);
+
+/* --- cache.c --- */
+int tr_cache_init(struct translate *x);
+void tr_cache_fini(struct translate *x);
+void tr_flush(void *x);
+void tr_inval(void *x, uint64_t gpa, uint32_t len);
+/* Bring the room's tables up to date with mmu.version. */
+void tr_sync(struct translate *x);
+void *tr_take(struct translate *x, size_t size);
+/* The block at cpu->rip, or NULL: the interpreter's turn, unless it->again. */
+struct tr_block *tr_lookup(struct translate *x);
+
+/* --- helpers.c: called by translated code --- */
+int xl_exec(struct vcpu *v, struct tr_site *s);
+int xl_exec_end(struct vcpu *v, struct tr_site *s);
+int xl_miss(struct vcpu *v, struct tr_site *s);
+int xl_cli(struct vcpu *v, struct tr_site *s);
+int xl_sti(struct vcpu *v, struct tr_site *s);
+int xl_popf(struct vcpu *v, struct tr_site *s);
+
+#endif
