@@ -109,7 +109,7 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
     }
 }
 
-static int tr_probe(char *reason, size_t cap)
+static int tr_probe(const struct engine_config *cfg, char *reason, size_t cap)
 {
     uint32_t a, b = 0, c, d;
 
@@ -125,6 +125,8 @@ static void tr_vcpu_fini(struct vcpu *v)
     struct translate *x = translate_of(v);
 
     if (x) {
+        if (x->it)
+            x->it->also = (struct code_user){0};
         v->engine_priv = NULL;
         tr_cache_fini(x);
         free(x);
@@ -162,6 +164,46 @@ static void tr_step(struct vcpu *v, struct vcpu_exit *exit) { engine_interp.step
 static void tr_kick(struct vcpu *v) { engine_interp.kick(v); }
 static int tr_map_commit(struct vm *vm) { return engine_interp.map_commit(vm); }
 
+static unsigned tr_stats(const struct vm *vm, struct engine_stat *out, unsigned cap)
+{
+    static const char *const names[] = {"blocks_translated", "blocks_killed", "cache_flushes", "entries", "executor_calls", "lookup_misses",
+                                        "done_exactly", "tlb_syncs", "interpreter_turns", "single_steps"};
+    uint64_t sum[sizeof(names) / sizeof(names[0])] = {0}, calls[X86_NOP_COUNT] = {0};
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < vm->ncpu; i++) {
+        const struct translate *x = vm->cpu[i] ? vm->cpu[i]->engine_priv : NULL;
+
+        if (!x)
+            continue;
+        const uint64_t one[] = {x->st.built, x->st.killed, x->st.flushed, x->st.enters, x->st.calls, x->st.misses, x->st.redone, x->st.syncs,
+                                x->st.interp_blocks, x->st.steps};
+
+        for (unsigned k = 0; k < sizeof(names) / sizeof(names[0]); k++)
+            sum[k] += one[k];
+        for (unsigned k = 0; k < X86_NOP_COUNT; k++)
+            calls[k] += x->st.by_op[k];
+    }
+    for (; n < sizeof(names) / sizeof(names[0]); n++)
+        if (n < cap)
+            out[n] = (struct engine_stat){names[n], sum[n]};
+    /* The instructions most often left to their executors. */
+    for (unsigned k = 0; k < 12; k++) {
+        unsigned best = 0;
+
+        for (unsigned op = 1; op < X86_NOP_COUNT; op++)
+            if (calls[op] > calls[best])
+                best = op;
+        if (!calls[best])
+            break;
+        if (n < cap)
+            out[n] = (struct engine_stat){x86_op_name(best), calls[best]};
+        n++;
+        calls[best] = 0;
+    }
+    return n;
+}
+
 const struct engine_ops engine_translate = {
     .name = "translate",
     .summary = "run-time translation of 64-bit code with a software TLB; the interpreter for the rest",
@@ -178,4 +220,5 @@ const struct engine_ops engine_translate = {
     .kick = tr_kick,
     .map_commit = tr_map_commit,
     .code_inval = interp_code_inval,
+    .stats = tr_stats,
 };
