@@ -22,6 +22,7 @@ void guest_main(uint32_t mb_info, uint32_t magic);
 /* Output. %d %u %x %lx %s %c %p; no widths but %0Nx. */
 void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 __attribute__((noreturn)) void finish(void);
+void summary(void); /* its last line alone, for guests that end by themselves */
 
 /* One check. */
 void check_at(bool ok, const char *name, const char *file, int line);
