@@ -86,6 +86,8 @@ void cli_usage(void)
           "  --no-reboot            end on guest reset and triple fault\n"
           "Running:\n"
           "  --engine NAME          auto, or one of `ringer engines` (default auto)\n"
+          "  --patch=lazy           engine trap: replace sensitive instructions before they run\n"
+          "  --report-sensitive     engine trap: tell what unprivileged sensitive instructions did\n"
           "  --irqchip KIND         engine kvm's interrupt controllers: kernel (default), split or user\n"
           "  --stats[=json]         print statistics at the end, and on SIGUSR1\n"
           "  --stats-file FILE      write them to FILE, not to standard error\n"
@@ -100,7 +102,7 @@ void cli_usage(void)
 
 enum {
     O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
-    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_HELP,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_HELP,
 };
 
 static const struct option run_opts[] = {
@@ -126,6 +128,8 @@ static const struct option run_opts[] = {
     {"stats-file", required_argument, NULL, O_STATS_FILE},
     {"trace", required_argument, NULL, O_TRACE},
     {"trace-what", required_argument, NULL, O_TRACE_WHAT},
+    {"patch", required_argument, NULL, O_PATCH},
+    {"report-sensitive", no_argument, NULL, O_REPORT_SENSITIVE},
     {"help", no_argument, NULL, O_HELP},
     {NULL, 0, NULL, 0},
 };
@@ -281,6 +285,14 @@ static int set_option(struct run_options *o, int opt, char *arg)
     case O_STATS_FILE: o->stats_file = arg; return 0;
     case O_TRACE: o->trace_file = arg; return 0;
     case O_TRACE_WHAT: return parse_trace_what(o, arg);
+    case O_PATCH:
+        if (strcmp(arg, "lazy")) {
+            cli_error("--patch: '%s' is not lazy; to replace at load, use --engine patch", arg);
+            return -1;
+        }
+        o->engine_cfg.patch_lazy = true;
+        return 0;
+    case O_REPORT_SENSITIVE: o->engine_cfg.report_sensitive = true; return 0;
     case O_HELP: cli_usage(); return 1;
     default: return -1;
     }

@@ -5,5 +5,7 @@ const struct engine_ops *const ringer_engines[] = {
     &engine_kvm,
     &engine_interp,
     &engine_translate,
+    &engine_patch,
+    &engine_trap,
     NULL,
 };

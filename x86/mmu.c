@@ -46,6 +46,7 @@ void x86_tlb_flush_all(struct x86_cpu *c)
     struct x86_mmu *m = &c->mmu;
 
     m->flushes++;
+    m->all_flushes++;
     m->version++;
     if (++m->gen > OFFS) { /* generations are used up: entries of old ones must really go */
         m->gen = 1;
@@ -77,6 +78,7 @@ void x86_tlb_flush_nonglobal(struct x86_cpu *c)
         return;
     }
     m->flushes++;
+    m->nonglobal_flushes++;
     m->version++;
     m->gen++;
     forget_large(&m->large[0]);
@@ -145,6 +147,8 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
     uint64_t page = lin & ~(uint64_t)OFFS;
 
     m->version++;
+    m->page_flushes++;
+    m->flushed_page = page;
 
     for (unsigned g = 0; g < 2; g++)
         if (lin >= m->large[g].huge_lo && lin <= m->large[g].huge_hi) {

@@ -45,6 +45,8 @@ struct x86_mmu {
     uint32_t *ram_flags;
     uint32_t page_bit;         /* this vCPU's bit in gpa page flags (GPA_PF_WRITER) */
     uint64_t flushes, walks;   /* statistics */
+    /* Counts of flushes by kind, for engines that keep translations elsewhere: everything, all but global pages, one page (the last). */
+    uint64_t all_flushes, nonglobal_flushes, page_flushes, flushed_page;
     /* Which linear addresses may have fragments of large pages cached, for INVLPG: a hashed set of 4 MiB regions for
      * 2 and 4 MiB pages, and one range for 1 GiB pages (empty: lo > hi). [1]: of global pages. */
     struct x86_large {

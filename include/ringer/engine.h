@@ -52,6 +52,8 @@ enum engine_irqchip {
 struct engine_config {
     enum engine_irqchip irqchip;
     const char *kvm_device; /* NULL: /dev/kvm */
+    bool patch_lazy;        /* engine trap: replace what does not trap, page by page before first execution */
+    bool report_sensitive;  /* engine trap: report each execution of an unprivileged sensitive instruction */
 };
 
 struct engine_stat {
@@ -133,5 +135,6 @@ extern const struct engine_ops *const ringer_engines[];
 extern const struct engine_ops engine_interp;
 extern const struct engine_ops engine_kvm;
 extern const struct engine_ops engine_translate;
+extern const struct engine_ops engine_trap, engine_patch; /* direct execution at CPL 3 (engine/trap/) */
 
 #endif

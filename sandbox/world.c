@@ -1,0 +1,222 @@
+/* Worlds: making the process, handing over, its end. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "sandbox/world.h"
+
+struct world {
+    struct world_ctl *ctl;
+    pid_t pid;
+    uint32_t seq;
+    uint32_t nops;
+    uint64_t runs;
+    uint32_t spin;
+    char why[128];
+};
+
+struct world_ctl *world_ctl(struct world *w)
+{
+    return w->ctl;
+}
+
+const char *world_why(const struct world *w)
+{
+    return w->why;
+}
+
+uint64_t world_runs(const struct world *w)
+{
+    return w->runs;
+}
+
+static long futex(uint32_t *word, int op, uint32_t val, const struct timespec *t)
+{
+    return syscall(SYS_futex, word, op, val, t, NULL, 0);
+}
+
+/* Has the process ended? Then say how. */
+static bool gone(struct world *w)
+{
+    int st;
+    pid_t p = w->pid > 0 ? waitpid(w->pid, &st, WNOHANG) : -1;
+    if (p == 0 || (p < 0 && errno == EINTR))
+        return false;
+    if (p < 0)
+        snprintf(w->why, sizeof(w->why), "the sandboxed process is gone");
+    else if (WIFSIGNALED(st))
+        snprintf(w->why, sizeof(w->why), "the sandboxed process was ended by signal %d (%s)", WTERMSIG(st), strsignal(WTERMSIG(st)));
+    else
+        snprintf(w->why, sizeof(w->why), "the sandboxed process ended with status %d", WEXITSTATUS(st));
+    w->pid = -1;
+    return true;
+}
+
+/* Wait for the answer to request w->seq. */
+static int await(struct world *w)
+{
+    struct world_ctl *c = w->ctl;
+    uint32_t a;
+    for (uint64_t spent = 0; spent < w->spin; spent += 64) {
+        if (__atomic_load_n(&c->answer, __ATOMIC_SEQ_CST) == w->seq)
+            return 0;
+        __builtin_ia32_pause();
+    }
+    while ((a = __atomic_load_n(&c->answer, __ATOMIC_SEQ_CST)) != w->seq) {
+        const struct timespec t = {.tv_nsec = 100000000};
+        __atomic_store_n(&c->monitor_sleeps, 1, __ATOMIC_SEQ_CST);
+        futex(&c->answer, FUTEX_WAIT, a, &t);
+        __atomic_store_n(&c->monitor_sleeps, 0, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&c->answer, __ATOMIC_SEQ_CST) != w->seq && gone(w))
+            return -1;
+    }
+    return 0;
+}
+
+static int request(struct world *w)
+{
+    struct world_ctl *c = w->ctl;
+    if (w->pid <= 0)
+        return -1;
+    c->nops = w->nops;
+    c->failed = 0;
+    w->nops = 0;
+    w->runs++;
+    __atomic_store_n(&c->request, ++w->seq, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&c->world_sleeps, __ATOMIC_SEQ_CST))
+        futex(&c->request, FUTEX_WAKE, 1, NULL);
+    if (await(w) != 0)
+        return -1;
+    return c->failed ? 1 : 0;
+}
+
+int world_run(struct world *w)
+{
+    return request(w);
+}
+
+unsigned world_queued(const struct world *w)
+{
+    return w->nops;
+}
+
+int world_queue(struct world *w, const struct world_op *op)
+{
+    if (w->nops >= WORLD_OPS)
+        return -1;
+    w->ctl->op[w->nops++] = *op;
+    return 0;
+}
+
+void world_clear(struct world *w)
+{
+    w->nops = 0;
+}
+
+void world_kick(struct world *w)
+{
+    if (w->pid > 0)
+        kill(w->pid, SIGUSR1); /* not reaped before world_free: the number stays ours */
+}
+
+/* In the child: only async-signal-safe calls. */
+static void child(int stub, int ram, int code, int ctl)
+{
+    static char *const argv[] = {"ringer-world", NULL}, *const envp[] = {NULL};
+    /* Out of the way of the numbers they get. */
+    int f[4] = {fcntl(stub, F_DUPFD, 10), fcntl(ram, F_DUPFD, 10), fcntl(code, F_DUPFD, 10), fcntl(ctl, F_DUPFD, 10)};
+    int null = open("/dev/null", O_RDWR);
+    for (int i = 0; i < 3; i++)
+        dup2(null, i);
+    if (dup2(f[1], WORLD_FD_RAM) < 0 || dup2(f[2], WORLD_FD_CODE) < 0 || dup2(f[3], WORLD_FD_CTL) < 0 || dup2(f[0], 6) < 0)
+        _exit(120);
+    fcntl(6, F_SETFD, FD_CLOEXEC);
+    syscall(SYS_close_range, 7u, UINT_MAX, 0);
+    setsid(); /* terminal signals are the monitor's */
+    syscall(SYS_execveat, 6, "", argv, envp, AT_EMPTY_PATH);
+    _exit(121);
+}
+
+static int stub_file(void)
+{
+    size_t n = (size_t)(world_stub_end - world_stub_start);
+    int fd = memfd_create("ringer-world", MFD_CLOEXEC);
+    if (fd >= 0 && write(fd, world_stub_start, n) != (ssize_t)n) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+struct world *world_new(int ram_fd, int code_fd, char *reason, size_t cap)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    int ctl_fd = memfd_create("ringer-ctl", MFD_CLOEXEC), stub = stub_file();
+    if (!w || ctl_fd < 0 || stub < 0 || ftruncate(ctl_fd, sizeof(struct world_ctl)) != 0) {
+        snprintf(reason, cap, "cannot make a memory file: %s", strerror(errno));
+        goto fail;
+    }
+    w->ctl = mmap(NULL, sizeof(struct world_ctl), PROT_READ | PROT_WRITE, MAP_SHARED, ctl_fd, 0);
+    if (w->ctl == MAP_FAILED) {
+        w->ctl = NULL;
+        snprintf(reason, cap, "cannot map: %s", strerror(errno));
+        goto fail;
+    }
+    w->spin = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 20000 : 0;
+    w->ctl->spin = w->spin;
+    w->ctl->parent = (uint32_t)getpid();
+    w->ctl->answer = UINT32_MAX;
+    w->pid = fork();
+    if (w->pid == 0)
+        child(stub, ram_fd, code_fd, ctl_fd);
+    if (w->pid < 0) {
+        snprintf(reason, cap, "cannot make a process: %s", strerror(errno));
+        goto fail;
+    }
+    if (await(w) != 0) { /* its first answer is to request 0 */
+        snprintf(reason, cap, "%s", w->why);
+        goto fail;
+    }
+    close(ctl_fd);
+    close(stub);
+    return w;
+fail:
+    if (ctl_fd >= 0)
+        close(ctl_fd);
+    if (stub >= 0)
+        close(stub);
+    world_free(w);
+    return NULL;
+}
+
+void world_free(struct world *w)
+{
+    if (!w)
+        return;
+    if (w->pid > 0) {
+        kill(w->pid, SIGKILL);
+        while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
+            ;
+    }
+    if (w->ctl)
+        munmap(w->ctl, sizeof(struct world_ctl));
+    free(w);
+}
+
+bool world_has_execute_only(void)
+{
+    int k = pkey_alloc(0, 0);
+    if (k < 0)
+        return false;
+    pkey_free(k);
+    return true;
+}
