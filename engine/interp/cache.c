@@ -21,7 +21,7 @@
 #define OFFS 0xfffull
 #define MASK_PAGE (~OFFS)
 
-static unsigned block_slot(uint64_t gpa, uint8_t key)
+static unsigned block_slot(uint64_t gpa, unsigned key)
 {
     return (unsigned)((gpa * 0x9e3779b97f4a7c15ull + key * 0x632be5abull) >> (64 - BLOCK_HASH_BITS));
 }
@@ -349,16 +349,10 @@ static bool flags_dead(const struct x86_insn *ins, const struct uop *u, unsigned
     return false;
 }
 
-static bool simple_flow(uint8_t mode)
-{
-    return (mode & MODE_BITS) == X86_MODE_64 ||
-           ((mode & MODE_BITS) == X86_MODE_32 && (mode & (MODE_FLAT | MODE_SS32)) == (MODE_FLAT | MODE_SS32));
-}
-
 static struct block *assemble(struct interp *it, const struct source *s, const struct x86_insn *ins, unsigned n, unsigned bytes)
 {
     const struct interp_vm *iv = it->v->vm->interp_priv;
-    const bool m64 = (it->mode & MODE_BITS) == X86_MODE_64;
+    const enum flow flow = interp_flow(it->mode);
     struct block *b = take(it, sizeof(*b) + (n + 1) * sizeof(struct uop));
     enum pick_result r = PICK_NEXT;
     unsigned off = 0, i;
@@ -394,10 +388,16 @@ static struct block *assemble(struct interp *it, const struct source *s, const s
         if (ins[n - 1].opnd[x86_explicit(&ins[n - 1], 0)].kind == X86_OPND_REL) {
             const int64_t target = (int64_t)at + u->delta;
 
-            if (target < 0 || target > 0xfff || b->gpa2 != NO_PAGE)
-                u->link = &interp_far_link;
+            if (target < 0 || target > 0xfff || b->gpa2 != NO_PAGE) {
+                u->link = &interp_far_link[flow];
+                if (flow == FLOW_64) {
+                    u[1] = *u;
+                    u[1].fn = interp_far_taken;
+                    u->link = u + 1;
+                }
+            }
             if (at + off > 0xfff)
-                u->link2 = &interp_far_link;
+                u->link2 = &interp_far_link[flow];
         }
     } else if (r != PICK_GENERIC_END) {
         struct uop *u = &b->u[n];
@@ -412,9 +412,9 @@ static struct block *assemble(struct interp *it, const struct source *s, const s
         }
         u->off = (uint16_t)off;
         u->idx = (uint8_t)n;
-        u->fn = simple_flow(it->mode) ? interp_fall[!m64] : interp_stop;
+        u->fn = flow >= 0 ? interp_fall[flow] : interp_stop;
         if (u->fn != interp_stop && (s->gpa & OFFS) + off > 0xfff)
-            u->link2 = &interp_far_link;
+            u->link2 = &interp_far_link[flow];
     }
     for (i = 0; i + 1 < n; i++) {
         uop_fn f = interp_flagless(&ins[i]);
@@ -521,14 +521,16 @@ static bool hot(struct interp *it, uint64_t page)
 const struct uop *interp_lookup(struct interp *it)
 {
     struct x86_cpu *c = &it->v->cpu;
-    const bool m64 = (it->mode & MODE_BITS) == X86_MODE_64, flow = simple_flow(it->mode);
+    const bool m64 = (it->mode & MODE_BITS) == X86_MODE_64, flow = interp_flow(it->mode) >= 0;
+    const bool limited = !m64 && !(it->mode & MODE_FLAT);
     const uint64_t lin = m64 ? c->rip : (uint32_t)(c->rip + c->seg[X86_CS].base);
     struct source s = {.gpa2 = NO_PAGE};
     struct jump *j = &it->jump[jump_slot(lin)];
     struct block *b;
 
     it->again = false;
-    if (flow && j->lin == lin && j->key == it->key && j->u && j->u->fn != interp_dead)
+    if (flow && j->lin == lin && j->key == it->key && j->u && j->u->fn != interp_dead &&
+        (!limited || c->rip + BLOCK_BYTES <= c->seg[X86_CS].limit))
         return j->u;
     if (m64 && !x86_canonical(lin))
         return NULL;
@@ -560,12 +562,11 @@ const struct uop *interp_lookup(struct interp *it)
         if (!b)
             return NULL;
     }
-    if (!flow) { /* the code segment's limit is checked at each entry; what sticks out goes the exact way */
-        if (!(it->mode & MODE_FLAT) && c->rip + b->bytes - 1 > c->seg[X86_CS].limit)
-            return NULL;
-        return b->u;
-    }
-    *j = (struct jump){.lin = lin, .key = it->key, .u = b->u};
+    /* The code segment's limit is checked at each entry; what sticks out goes the exact way. */
+    if (limited && c->rip + b->bytes - 1 > c->seg[X86_CS].limit)
+        return NULL;
+    if (flow)
+        *j = (struct jump){.lin = lin, .key = it->key, .u = b->u};
     return b->u;
 }
 
@@ -575,7 +576,8 @@ const struct uop *interp_chain(struct x86_cpu *c, const struct uop **link)
     const bool taken = ((uintptr_t)link & (sizeof(struct uop) - 1)) == offsetof(struct uop, link);
     const struct uop *u = (const struct uop *)((uintptr_t)link & ~(sizeof(struct uop) - 1));
     const struct block *b = block_of(u);
-    const uint64_t start = c->rip - (taken ? (uint64_t)(int64_t)u->delta : (uint64_t)u->off + u->len), flushed = it->flushed;
+    const uint64_t base = c->mode == X86_MODE_64 ? 0 : c->seg[X86_CS].base, flushed = it->flushed;
+    const uint64_t start = c->rip - (taken ? (uint64_t)(int64_t)u->delta : (uint64_t)u->off + u->len);
     const struct uop *t = interp_lookup(it);
 
     if (!t || it->flushed != flushed)
@@ -583,7 +585,7 @@ const struct uop *interp_chain(struct x86_cpu *c, const struct uop **link)
     const struct block *to = block_of(t);
 
     if (!b->dead && b->gpa2 == NO_PAGE && to->gpa2 == NO_PAGE && (b->gpa & MASK_PAGE) == (to->gpa & MASK_PAGE) &&
-        (start & MASK_PAGE) == (c->rip & MASK_PAGE))
+        ((start + base) & MASK_PAGE) == ((c->rip + base) & MASK_PAGE))
         *link = t;
     return t;
 }

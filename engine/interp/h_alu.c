@@ -95,11 +95,13 @@ SIZES(OPN_T, test, "test")
     }                                                                                                                  \
     H_RM(name, s, T, PUT, B)                                                                                           \
     H_RM(name, s, T, PUT, G)                                                                                           \
-    H_RM(name, s, T, PUT, L)
+    H_RM(name, s, T, PUT, L)                                                                                           \
+    H_RM(name, s, T, PUT, W)                                                                                           \
+    H_RM(name, s, T, PUT, S)
 #define H_RM(name, s, T, PUT, am)                                                                                      \
     static UOP(name##s##_rm##am)                                                                                       \
     {                                                                                                                  \
-        LOAD(T, x, LIN_##am);                                                                                          \
+        LOAD(T, x, LIN_##am(sizeof(T)));                                                                               \
         uint16_t cc = c->cc;                                                                                           \
         const T v = name##s##_v(AT(T, u->dst), x, &cc);                                                                \
         PUT##s(u->dst, v);                                                                                             \
@@ -112,7 +114,7 @@ SIZES(OPN_T, test, "test")
 #define H_MR(name, s, T, am, lk)                                                                                       \
     static UOP(name##s##_mr##lk##am)                                                                                   \
     {                                                                                                                  \
-        PLACE_##lk(T, p, LIN_##am);                                                                                    \
+        PLACE_##lk(T, p, LIN_##am(sizeof(T)));                                                                         \
         uint16_t cc = c->cc;                                                                                           \
         name##s##_##lk##p(p, AT(T, u->src), &cc);                                                                      \
         c->cc = cc;                                                                                                    \
@@ -120,20 +122,20 @@ SIZES(OPN_T, test, "test")
     }                                                                                                                  \
     static UOP(name##s##_mi##lk##am)                                                                                   \
     {                                                                                                                  \
-        PLACE_##lk(T, p, LIN_##am);                                                                                    \
+        PLACE_##lk(T, p, LIN_##am(sizeof(T)));                                                                         \
         uint16_t cc = c->cc;                                                                                           \
         name##s##_##lk##p(p, (T)u->imm, &cc);                                                                          \
         c->cc = cc;                                                                                                    \
         NEXT;                                                                                                          \
     }
 #define H_MEM(name, s, T)                                                                                              \
-    H_MR(name, s, T, B, ) H_MR(name, s, T, G, ) H_MR(name, s, T, L, )                                                  \
-    H_MR(name, s, T, B, l) H_MR(name, s, T, G, l) H_MR(name, s, T, L, l)
+    H_MR(name, s, T, B, ) H_MR(name, s, T, G, ) H_MR(name, s, T, L, ) H_MR(name, s, T, W, ) H_MR(name, s, T, S, )      \
+    H_MR(name, s, T, B, l) H_MR(name, s, T, G, l) H_MR(name, s, T, L, l) H_MR(name, s, T, W, l) H_MR(name, s, T, S, l)
 /* Compare and test with memory first. */
 #define H_CMPM(name, s, T, am)                                                                                         \
     static UOP(name##s##_mr##am)                                                                                       \
     {                                                                                                                  \
-        LOAD(T, x, LIN_##am);                                                                                          \
+        LOAD(T, x, LIN_##am(sizeof(T)));                                                                               \
         uint16_t cc;                                                                                                   \
         name##s##_v(x, AT(T, u->src), &cc);                                                                            \
         c->cc = cc;                                                                                                    \
@@ -141,14 +143,14 @@ SIZES(OPN_T, test, "test")
     }                                                                                                                  \
     static UOP(name##s##_mi##am)                                                                                       \
     {                                                                                                                  \
-        LOAD(T, x, LIN_##am);                                                                                          \
+        LOAD(T, x, LIN_##am(sizeof(T)));                                                                               \
         uint16_t cc;                                                                                                   \
         name##s##_v(x, (T)u->imm, &cc);                                                                                \
         c->cc = cc;                                                                                                    \
         NEXT;                                                                                                          \
     }
 #define H_FULL(name, s, T) H_REG(name, s, T, PUT) H_MEM(name, s, T)
-#define H_CMP(name, s, T) H_REG(name, s, T, KEEP) H_CMPM(name, s, T, B) H_CMPM(name, s, T, G) H_CMPM(name, s, T, L)
+#define H_CMP(name, s, T) H_REG(name, s, T, KEEP) H_CMPM(name, s, T, B) H_CMPM(name, s, T, G) H_CMPM(name, s, T, L) H_CMPM(name, s, T, W) H_CMPM(name, s, T, S)
 #define ALL(X, name) X(name, 1, uint8_t) X(name, 2, x86_u16) X(name, 4, x86_u32) X(name, 8, x86_u64)
 ALL(H_FULL, add)
 ALL(H_FULL, or)
@@ -195,8 +197,8 @@ const uop_fn interp_alu_ri[ALU_COUNT][4] = TABLE(ri);
     }
 const uop_fn interp_alu_rr_nf[ALU_COUNT][4] = NFTABLE(rr);
 const uop_fn interp_alu_ri_nf[ALU_COUNT][4] = NFTABLE(ri);
-#define AM3(n) {n##B, n##G, n##L}
-#define ROW43(n, f) {AM3(n##1_##f), AM3(n##2_##f), AM3(n##4_##f), AM3(n##8_##f)}
+#define AMS(n) {n##B, n##G, n##L, n##W, n##S}
+#define ROW43(n, f) {AMS(n##1_##f), AMS(n##2_##f), AMS(n##4_##f), AMS(n##8_##f)}
 #define TABLE3(f)                                                                                                      \
     {                                                                                                                  \
         ROW43(add, f), ROW43(or, f), ROW43(adc, f), ROW43(sbb, f), ROW43(and, f), ROW43(sub, f), ROW43(xor, f),        \
@@ -226,13 +228,13 @@ const uop_fn interp_alu_lock_mi[ALU_COUNT][4][AM_COUNT] = TABLE3L(mil);
         c->cc = cc;                                                                                                    \
         NEXT;                                                                                                          \
     }                                                                                                                  \
-    UN_M(name, s, op, sfx, T, B, , "") UN_M(name, s, op, sfx, T, G, , "") UN_M(name, s, op, sfx, T, L, , "")           \
+    UN_M(name, s, op, sfx, T, B, , "") UN_M(name, s, op, sfx, T, G, , "") UN_M(name, s, op, sfx, T, L, , "") UN_M(name, s, op, sfx, T, W, , "") UN_M(name, s, op, sfx, T, S, , "") \
     UN_M(name, s, op, sfx, T, B, l, "lock; ") UN_M(name, s, op, sfx, T, G, l, "lock; ")                                \
-    UN_M(name, s, op, sfx, T, L, l, "lock; ")
+    UN_M(name, s, op, sfx, T, L, l, "lock; ") UN_M(name, s, op, sfx, T, W, l, "lock; ") UN_M(name, s, op, sfx, T, S, l, "lock; ")
 #define UN_M(name, s, op, sfx, T, am, lk, lock)                                                                        \
     static UOP(name##s##_m##lk##am)                                                                                    \
     {                                                                                                                  \
-        PLACE_##lk(T, p, LIN_##am);                                                                                    \
+        PLACE_##lk(T, p, LIN_##am(sizeof(T)));                                                                         \
         uint16_t cc = c->cc;                                                                                           \
         __asm__ volatile(CARRY lock op sfx " %0" FLAGS_OUT : "+m"(*p), "=a"(cc) : "r"(cc) : "cc", "memory");           \
         c->cc = cc;                                                                                                    \
@@ -253,12 +255,12 @@ UNOP(neg, "neg")
         PUT##s(u->dst, (T)~AT(T, u->dst));                                                                             \
         NEXT;                                                                                                          \
     }                                                                                                                  \
-    NOT_M(s, sfx, T, B, , "") NOT_M(s, sfx, T, G, , "") NOT_M(s, sfx, T, L, , "")                                      \
-    NOT_M(s, sfx, T, B, l, "lock; ") NOT_M(s, sfx, T, G, l, "lock; ") NOT_M(s, sfx, T, L, l, "lock; ")
+    NOT_M(s, sfx, T, B, , "") NOT_M(s, sfx, T, G, , "") NOT_M(s, sfx, T, L, , "") NOT_M(s, sfx, T, W, , "") NOT_M(s, sfx, T, S, , "") \
+    NOT_M(s, sfx, T, B, l, "lock; ") NOT_M(s, sfx, T, G, l, "lock; ") NOT_M(s, sfx, T, L, l, "lock; ") NOT_M(s, sfx, T, W, l, "lock; ") NOT_M(s, sfx, T, S, l, "lock; ")
 #define NOT_M(s, sfx, T, am, lk, lock)                                                                                 \
     static UOP(not##s##_m##lk##am)                                                                                     \
     {                                                                                                                  \
-        PLACE_##lk(T, p, LIN_##am);                                                                                    \
+        PLACE_##lk(T, p, LIN_##am(sizeof(T)));                                                                         \
         __asm__ volatile(lock "not" sfx " %0" : "+m"(*p) : : "memory");                                                \
         NEXT;                                                                                                          \
     }
@@ -348,11 +350,11 @@ const uop_fn interp_shrd[2] = {shrd4_rri, shrd8_rri};
         c->cc = cc;                                                                                                    \
         NEXT;                                                                                                          \
     }                                                                                                                  \
-    IMUL_M(s, T, B) IMUL_M(s, T, G) IMUL_M(s, T, L)
+    IMUL_M(s, T, B) IMUL_M(s, T, G) IMUL_M(s, T, L) IMUL_M(s, T, W) IMUL_M(s, T, S)
 #define IMUL_M(s, T, am)                                                                                               \
     static UOP(imul##s##_rm##am)                                                                                       \
     {                                                                                                                  \
-        LOAD(T, x, LIN_##am);                                                                                          \
+        LOAD(T, x, LIN_##am(sizeof(T)));                                                                               \
         uint16_t cc;                                                                                                   \
         T d = AT(T, u->dst);                                                                                           \
         IMUL(d, x);                                                                                                    \
@@ -362,7 +364,7 @@ const uop_fn interp_shrd[2] = {shrd4_rri, shrd8_rri};
     }                                                                                                                  \
     static UOP(imul##s##_rmi##am)                                                                                      \
     {                                                                                                                  \
-        LOAD(T, x, LIN_##am);                                                                                          \
+        LOAD(T, x, LIN_##am(sizeof(T)));                                                                               \
         uint16_t cc;                                                                                                   \
         T d = x;                                                                                                       \
         IMUL(d, (T)u->imm);                                                                                            \
@@ -370,12 +372,13 @@ const uop_fn interp_shrd[2] = {shrd4_rri, shrd8_rri};
         c->cc = cc;                                                                                                    \
         NEXT;                                                                                                          \
     }
+IMUL_T(2, x86_u16)
 IMUL_T(4, x86_u32)
 IMUL_T(8, x86_u64)
-const uop_fn interp_imul_rr[2] = {imul4_rr, imul8_rr};
-const uop_fn interp_imul_rri[2] = {imul4_rri, imul8_rri};
-const uop_fn interp_imul_rm[2][AM_COUNT] = {AM3(imul4_rm), AM3(imul8_rm)};
-const uop_fn interp_imul_rmi[2][AM_COUNT] = {AM3(imul4_rmi), AM3(imul8_rmi)};
+const uop_fn interp_imul_rr[3] = {imul2_rr, imul4_rr, imul8_rr};
+const uop_fn interp_imul_rri[3] = {imul2_rri, imul4_rri, imul8_rri};
+const uop_fn interp_imul_rm[3][AM_COUNT] = {AMS(imul2_rm), AMS(imul4_rm), AMS(imul8_rm)};
+const uop_fn interp_imul_rmi[3][AM_COUNT] = {AMS(imul2_rmi), AMS(imul4_rmi), AMS(imul8_rmi)};
 
 #define MULX_T(name, op, s, T)                                                                                         \
     static UOP(name##s)                                                                                                \

@@ -94,7 +94,8 @@ const struct uop *interp_miss(struct x86_cpu *c, const struct uop *u, uint64_t l
     const unsigned size = how >> 8;
     void *host;
 
-    if ((lin & 0xfff) + size > 0x1000 || (c->mode == X86_MODE_64 && !x86_canonical(lin)))
+    /* NO_LIN comes here too. */
+    if ((lin & 0xfff) + size > 0x1000 || !x86_canonical(lin))
         return interp_redo(c, u);
     /* An instruction with two operands in memory whose pages share a TLB entry would miss for ever: the second miss
      * in a row by one uop goes to the generic executor. */

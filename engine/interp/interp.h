@@ -23,6 +23,9 @@
 #include "x86/exec_int.h"
 #include "x86/mmu.h"
 
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
 struct uop;
 typedef const struct uop *(*uop_fn)(struct x86_cpu *c, const struct uop *u);
 
@@ -60,6 +63,7 @@ _Static_assert(offsetof(struct x86_cpu, gpr) == 0, "register offsets are byte of
 _Static_assert(offsetof(struct x86_cpu, seg) + sizeof(struct x86_seg) * X86_NSEG <= 256, "segment bases fit a byte");
 
 #define BLOCK_MAX 48 /* instructions */
+#define BLOCK_BYTES (BLOCK_MAX * X86_MAX_INSN)
 
 struct block {
     struct block *hnext;    /* hash chain */
@@ -68,7 +72,7 @@ struct block {
     uint64_t gpa2;          /* second page, for the one instruction that crosses into it; else NO_PAGE */
     uint16_t bytes;
     uint8_t n;              /* instructions; instruction i is u[i], and u[n] goes on when the last one falls through */
-    uint8_t key;            /* MODE_* */
+    uint16_t key;           /* MODE_* */
     bool dead;
     _Alignas(64) struct uop u[];
 };
@@ -84,10 +88,26 @@ enum {
     MODE_REAL = 1 << 2,  /* real or virtual-8086 */
     MODE_SS32 = 1 << 3,  /* 32-bit stack */
     MODE_FLAT = 1 << 4,  /* outside 64-bit mode: CS, DS, ES, SS have base 0, limit 4 GiB and plain types */
-    MODE_FS = 1 << 5,    /* likewise FS, any base */
+    MODE_FS = 1 << 5,    /* likewise FS, any base; with MODE_PLAIN any limit */
     MODE_GS = 1 << 6,
-    MODE_USER = 1 << 7,  /* only in the jump cache's key */
+    MODE_PLAIN = 1 << 7, /* not flat, but DS, ES and SS are writable data segments that do not expand down */
+    MODE_USER = 1 << 8,  /* only in the jump cache's key */
 };
+#define MODE_SHIFT 16 /* of mmu.version in the jump cache's key */
+
+/* How branches and the stack work: 64-bit mode; flat 32-bit code; 16-bit code and stack, or 32-bit ones, in segments. */
+enum flow { FLOW_NONE = -1, FLOW_64, FLOW_32, FLOW_SEG16, FLOW_SEG32, FLOW_COUNT };
+static inline enum flow interp_flow(unsigned mode)
+{
+    const bool ss32 = mode & MODE_SS32;
+
+    switch (mode & MODE_BITS) {
+    case X86_MODE_64: return FLOW_64;
+    case X86_MODE_32: return !ss32 ? FLOW_NONE : mode & MODE_FLAT ? FLOW_32 : mode & MODE_PLAIN ? FLOW_SEG32 : FLOW_NONE;
+    default: return !ss32 && (mode & MODE_PLAIN) ? FLOW_SEG16 : FLOW_NONE;
+    }
+}
+static inline unsigned interp_flow_size(enum flow f) { return f == FLOW_64 ? 8 : f == FLOW_SEG16 ? 2 : 4; }
 
 struct jump {
     uint64_t lin, key;
@@ -127,7 +147,7 @@ struct code_user {
 struct interp {
     struct vcpu *v;
     uint64_t key;      /* jump cache key: mmu.version and mode; set by the dispatcher */
-    uint8_t mode;      /* MODE_*, without MODE_USER */
+    uint16_t mode;     /* MODE_*, without MODE_USER */
     struct code_user also;
     const struct uop *missed; /* the last uop that missed the TLB */
     bool again;        /* the lookup failed because of something that has been seen to: try again */
@@ -191,19 +211,47 @@ static inline struct interp_vm *interp_vm_of(struct x86_cpu *c) { return vcpu_of
 #endif
 #define NEXT GOTO(u + 1)
 
-#define LIKELY(x) __builtin_expect(!!(x), 1)
-#define UNLIKELY(x) __builtin_expect(!!(x), 0)
-
 #define AT(T, o) (*(T *)((char *)c + (o)))
 #define R8(o) AT(uint8_t, o)
 #define R16(o) AT(uint16_t, o)
 #define R32(o) AT(uint32_t, o)
 #define R64(o) AT(uint64_t, o)
 
-/* Linear address of the memory operand: base and displacement, everything, everything modulo 4 GiB. */
-#define LIN_B (R64(u->base) + (uint64_t)(int64_t)u->disp)
-#define LIN_G (R64(u->base) + (R64(u->index) << u->scale) + (uint64_t)(int64_t)u->disp + R64(u->seg))
-#define LIN_L ((uint64_t)(uint32_t)LIN_G)
+/* Linear address of the memory operand of n bytes. B: base and displacement, G: everything, W and L: likewise modulo
+ * 4 GiB, S: in a segment with a limit; beyond it, an address that is in no TLB and no mode. */
+#define NO_LIN (1ull << 63)
+#define LIN_B(n) (R64(u->base) + (uint64_t)(int64_t)u->disp)
+#define LIN_G(n) (R64(u->base) + (R64(u->index) << u->scale) + (uint64_t)(int64_t)u->disp + R64(u->seg))
+#define LIN_L(n) ((uint64_t)(uint32_t)LIN_G(n))
+#define LIN_W(n) ((uint64_t)(uint32_t)LIN_B(n))
+#define LIN_S(n) interp_in_seg(c, u->seg, OFF_S, (n))
+/* The offset alone, 16 or 32 bits of it. */
+#define OFF_S ((uint32_t)(R64(u->base) + (R64(u->index) << u->scale) + (uint64_t)(int64_t)u->disp) << u->aux >> u->aux)
+_Static_assert(offsetof(struct x86_seg, limit) == 8 && offsetof(struct x86_seg, base) == 0, "see interp_in_seg");
+static inline uint64_t interp_in_seg(const struct x86_cpu *c, unsigned seg, uint32_t off, unsigned n)
+{
+    const struct x86_seg *s = (const struct x86_seg *)((const char *)c + seg);
+
+    return UNLIKELY((uint64_t)off + n - 1 > s->limit) ? NO_LIN : (uint32_t)(off + s->base);
+}
+
+/* Stack in handlers named by operand size: 8 and 4 flat, 2 and 5 (4 bytes) in a segment. */
+#define STACK_OFF8(v) (v)
+#define STACK_OFF4(v) ((uint64_t)(uint32_t)(v))
+#define STACK_OFF2(v) ((uint64_t)(uint16_t)(v))
+#define STACK_OFF5 STACK_OFF4
+#define STACK_LIN8(off, n) (off)
+#define STACK_LIN4(off, n) (off)
+#define STACK_LIN2(off, n) interp_in_seg(c, offsetof(struct x86_cpu, seg[X86_SS]), (uint32_t)(off), (n))
+#define STACK_LIN5 STACK_LIN2
+#define STACK_SET8(v) (R64(X86_RSP * 8) = (v))
+#define STACK_SET4(v) (R64(X86_RSP * 8) = (uint32_t)(v))
+#define STACK_SET2(v) (R16(X86_RSP * 8) = (uint16_t)(v))
+#define STACK_SET5 STACK_SET4
+#define STACK_PUT8(o, v) (R64(o) = (v))
+#define STACK_PUT4(o, v) (R64(o) = (uint32_t)(v))
+#define STACK_PUT2(o, v) (R16(o) = (uint16_t)(v))
+#define STACK_PUT5 STACK_PUT4
 
 /* how: access | size << 8 */
 UOP(interp_generic);
@@ -215,7 +263,9 @@ const struct uop *interp_chain(struct x86_cpu *c, const struct uop **link);
 /* Not in the jump cache. */
 const struct uop *interp_chain_far(struct x86_cpu *c);
 /* Links to other pages point here: the jump cache knows whether the linear address still leads there. */
-extern const struct uop interp_far_link;
+extern const struct uop interp_far_link[FLOW_COUNT];
+/* Likewise, for a taken branch in 64-bit mode: a copy of the branch with this handler, which looks at the target first. */
+UOP(interp_far_taken);
 
 #define LOAD(T, var, lin)                                                                                              \
     const uint64_t lin_##var = (lin);                                                                                  \
@@ -244,8 +294,8 @@ extern const struct uop interp_far_link;
 #define SRC "qm"
 #endif
 
-/* Tables of handlers for the selector (select.c). Sizes 1, 2, 4, 8 bytes are columns 0-3; addressing: B, G, L. */
-enum { AM_B, AM_G, AM_L, AM_COUNT };
+/* Tables of handlers for the selector (select.c). Sizes 1, 2, 4, 8 bytes are columns 0-3; addressing: see LIN_B. */
+enum { AM_B, AM_G, AM_L, AM_W, AM_S, AM_COUNT };
 enum { ALU_ADD, ALU_OR, ALU_ADC, ALU_SBB, ALU_AND, ALU_SUB, ALU_XOR, ALU_CMP, ALU_TEST, ALU_COUNT };
 extern const uop_fn interp_alu_rr[ALU_COUNT][4], interp_alu_ri[ALU_COUNT][4];
 extern const uop_fn interp_alu_rr_nf[ALU_COUNT][4], interp_alu_ri_nf[ALU_COUNT][4]; /* flags dead; NULL: none */
@@ -256,7 +306,7 @@ extern const uop_fn interp_un_r[UN_COUNT][4], interp_un_m[UN_COUNT][4][AM_COUNT]
 enum { SH_SHL, SH_SHR, SH_SAR, SH_ROL, SH_ROR, SH_COUNT };
 extern const uop_fn interp_sh_ri[SH_COUNT][4], interp_sh_rc[SH_COUNT][4];
 extern const uop_fn interp_shld[2], interp_shrd[2]; /* r, r, imm: 4, 8 bytes */
-extern const uop_fn interp_imul_rr[2], interp_imul_rri[2], interp_imul_rm[2][AM_COUNT], interp_imul_rmi[2][AM_COUNT];
+extern const uop_fn interp_imul_rr[3], interp_imul_rri[3], interp_imul_rm[3][AM_COUNT], interp_imul_rmi[3][AM_COUNT]; /* 2, 4, 8 bytes */
 extern const uop_fn interp_mul1[2][2], interp_div1[2][2]; /* [signed][8 bytes], register operand */
 extern const uop_fn interp_bt_ri[4][2]; /* bt bts btr btc; 4, 8 bytes */
 extern const uop_fn interp_bt_rr[2];
@@ -267,26 +317,26 @@ extern const uop_fn interp_mov_rr[4], interp_mov_ri[4], interp_mov_rm[4][AM_COUN
     interp_mov_mi[4][AM_COUNT];
 /* [signed][source 0: byte 1: word 2: dword][destination size column] */
 extern const uop_fn interp_movx_rr[2][3][4], interp_movx_rm[2][3][4][AM_COUNT];
-extern const uop_fn interp_lea[4][AM_COUNT]; /* only columns 2, 3; AM_L: address size 4 */
+extern const uop_fn interp_lea[4][AM_COUNT]; /* AM_L, AM_W: address size 4; AM_S: no segment is added */
 extern const uop_fn interp_xchg_rr[4], interp_xchg_rm[4][AM_COUNT];
 extern const uop_fn interp_cmpxchg[4][2][AM_COUNT], interp_xadd_lock[4][AM_COUNT], interp_alu_lock_mr[ALU_COUNT][4][AM_COUNT],
     interp_alu_lock_mi[ALU_COUNT][4][AM_COUNT], interp_un_lock_m[UN_COUNT][4][AM_COUNT];
 extern const uop_fn interp_widen[2][4]; /* CBW, CWD by operand size column */
 extern const uop_fn interp_setcc[16], interp_cmov_rr[16][4], interp_cmov_rm[16][4][AM_COUNT];
-/* Stack: [0] 64-bit mode, [1] flat 32-bit */
-extern const uop_fn interp_push_r[2], interp_push_i[2], interp_push_m[2][AM_COUNT], interp_pop_r[2], interp_leave[2];
+extern const uop_fn interp_push_r[FLOW_COUNT], interp_push_i[FLOW_COUNT], interp_push_m[FLOW_COUNT][AM_COUNT], interp_pop_r[FLOW_COUNT],
+    interp_leave[FLOW_COUNT];
 UOP(interp_nop);
 UOP(interp_bswap4);
 UOP(interp_bswap8);
 
-extern const uop_fn interp_jcc[2][16], interp_call[2], interp_jmp[2], interp_ret[2], interp_ret_imm[2], interp_jmp_r[2],
-    interp_call_r[2], interp_jmp_m[2][AM_COUNT], interp_call_m[2][AM_COUNT], interp_fall[2];
-extern const uop_fn interp_loop[2], interp_jcxz[2];
-/* Compare or test fused with the conditional branch in the next uop. [0] cmp [1] test, [size], [condition]; 64-bit mode or not is in the branch. */
-extern const uop_fn interp_fuse_rr[2][4][16], interp_fuse_ri[2][4][16], interp_fuse_mi[2][4][16], interp_fuse_rm[2][4][16];
+extern const uop_fn interp_jcc[FLOW_COUNT][16], interp_call[FLOW_COUNT], interp_jmp[FLOW_COUNT], interp_ret[FLOW_COUNT],
+    interp_ret_imm[FLOW_COUNT], interp_jmp_r[FLOW_COUNT], interp_call_r[FLOW_COUNT], interp_jmp_m[FLOW_COUNT][AM_COUNT],
+    interp_call_m[FLOW_COUNT][AM_COUNT], interp_fall[FLOW_COUNT], interp_loop[FLOW_COUNT], interp_jcxz[FLOW_COUNT];
+/* Compare or test fused with the conditional branch in the next uop. [0] cmp [1] test, [size], [condition]; memory by its simplest address. */
+extern const uop_fn interp_fuse_rr[FLOW_COUNT][2][4][16], interp_fuse_ri[FLOW_COUNT][2][4][16], interp_fuse_mi[FLOW_COUNT][2][4][16],
+    interp_fuse_rm[FLOW_COUNT][2][4][16];
 /* [0] 4 bytes, [1] 8 bytes in 64-bit mode, [2] 4 bytes in 32-bit mode; NULL where there is none */
 extern const uop_fn interp_fuse_alu_rr[ALU_COUNT][3][16], interp_fuse_alu_ri[ALU_COUNT][3][16], interp_fuse_un[2][3][16];
-extern const uop_fn interp_fuse32_rr[2][4][16], interp_fuse32_ri[2][4][16];
 
 UOP(interp_cli);
 UOP(interp_sti);
@@ -302,7 +352,7 @@ UOP(interp_forward);
 struct pick {
     const struct x86_insn *in;
     struct uop *u;         /* where the uop goes: zeroed, with off, idx and len filled in */
-    uint8_t mode;          /* MODE_* */
+    uint16_t mode;         /* MODE_* */
     x86_exec_fn exec;      /* generic executor */
 };
 enum pick_result {
@@ -313,7 +363,7 @@ enum pick_result {
 };
 enum pick_result interp_pick(const struct pick *p);
 /* Join a compare in u[0] and the conditional branch in u[1], if there is a handler for the pair. */
-void interp_fuse(struct uop *u, const struct x86_insn *cmp, const struct x86_insn *jcc, uint8_t mode);
+void interp_fuse(struct uop *u, const struct x86_insn *cmp, const struct x86_insn *jcc, unsigned mode);
 /* The same operation without storing flags, or NULL. */
 uop_fn interp_flagless(const struct x86_insn *in);
 

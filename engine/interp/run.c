@@ -8,26 +8,33 @@
 
 /* --- state ------------------------------------------------------------------- */
 
-static bool flat_data(const struct x86_seg *s) { return !s->base && s->limit == 0xffffffffu && (s->ar & 0x9e) == 0x92; }
+static bool plain(const struct x86_seg *s) { return (s->ar & 0x9e) == 0x92; }
+static bool flat_data(const struct x86_seg *s) { return !s->base && s->limit == 0xffffffffu && plain(s); }
 
-static uint8_t mode_of(const struct x86_cpu *c)
+static uint16_t mode_of(const struct x86_cpu *c)
 {
     const struct x86_seg *s = c->seg;
-    uint8_t m = c->mode;
+    uint16_t m = c->mode;
+    uint32_t least = 0;
 
     if (c->mode == X86_MODE_64)
         return m;
     if (s[X86_SS].ar & X86_AR_DB)
         m |= MODE_SS32;
     if (!x86_pe(c) || x86_v86(c))
-        return m | MODE_REAL;
+        m |= MODE_REAL;
     if (!s[X86_CS].base && s[X86_CS].limit == 0xffffffffu && flat_data(&s[X86_DS]) && flat_data(&s[X86_ES]) && flat_data(&s[X86_SS])) {
         m |= MODE_FLAT;
-        if (s[X86_FS].limit == 0xffffffffu && (s[X86_FS].ar & 0x9e) == 0x92)
-            m |= MODE_FS;
-        if (s[X86_GS].limit == 0xffffffffu && (s[X86_GS].ar & 0x9e) == 0x92)
-            m |= MODE_GS;
+        least = 0xffffffffu;
+    } else if (plain(&s[X86_DS]) && plain(&s[X86_ES]) && plain(&s[X86_SS])) {
+        m |= MODE_PLAIN;
+    } else {
+        return m;
     }
+    if (s[X86_FS].limit >= least && plain(&s[X86_FS]))
+        m |= MODE_FS;
+    if (s[X86_GS].limit >= least && plain(&s[X86_GS]))
+        m |= MODE_GS;
     return m;
 }
 
@@ -196,7 +203,7 @@ void interp_blocks(struct interp *it)
 
     c->fl_sys &= ~(uint32_t)X86_FL_RF; /* no code breakpoint is armed; faults set it by themselves */
     it->mode = mode_of(c);
-    it->key = c->mmu.version << 8 | it->mode | (c->cpl == 3 ? MODE_USER : 0);
+    it->key = c->mmu.version << MODE_SHIFT | it->mode | (c->cpl == 3 ? MODE_USER : 0u);
     const struct uop *u = interp_lookup(it);
 
     if (!u) {

@@ -25,24 +25,19 @@ static int address(const struct pick *p, bool lea)
     int64_t disp = m->disp;
 
     u->base = u->index = u->seg = OFF(zero);
-    u->scale = 0;
+    u->scale = u->aux = 0;
     if (m64) {
         if (!lea && (m->seg == X86_FS || m->seg == X86_GS))
             u->seg = m->seg == X86_FS ? OFF(seg[X86_FS].base) : OFF(seg[X86_GS].base);
         if (p->in->addrsize != 8 && (p->in->addrsize != 4 || u->seg != OFF(zero) || m->base == X86_REG_RIP))
             return -1;
-    } else {
-        if (p->in->addrsize != 4)
+    } else if (!lea) {
+        const unsigned need = m->seg == X86_FS ? MODE_FS : m->seg == X86_GS ? MODE_GS : 0;
+
+        if (m->seg == X86_CS || !(p->mode & (MODE_FLAT | MODE_PLAIN)) || (p->mode & need) != need)
             return -1;
-        if (!lea) {
-            if (!(p->mode & MODE_FLAT) || m->seg == X86_CS)
-                return -1;
-            if (m->seg == X86_FS || m->seg == X86_GS) {
-                if (!(p->mode & (m->seg == X86_FS ? MODE_FS : MODE_GS)))
-                    return -1;
-                u->seg = m->seg == X86_FS ? OFF(seg[X86_FS].base) : OFF(seg[X86_GS].base);
-            }
-        }
+        if (need || !(p->mode & MODE_FLAT) || p->in->addrsize == 2)
+            u->seg = (uint8_t)(offsetof(struct x86_cpu, seg) + m->seg * sizeof(struct x86_seg));
     }
     if (m->base < X86_NGPR) {
         u->base = (uint8_t)(m->base * 8);
@@ -57,17 +52,15 @@ static int address(const struct pick *p, bool lea)
     if (disp != (int32_t)disp)
         return -1;
     u->disp = (int32_t)disp;
+    if (p->in->addrsize == 2) {
+        u->aux = 16;
+        return AM_S;
+    }
+    if (!m64 && !lea && !(p->mode & MODE_FLAT))
+        return AM_S;
     if (p->in->addrsize == 4)
-        return AM_L;
+        return m->index < X86_NGPR || u->seg != OFF(zero) ? AM_L : AM_W;
     return m->index < X86_NGPR || u->seg != OFF(zero) ? AM_G : AM_B;
-}
-
-/* [0] 64-bit mode, [1] flat 32-bit code with a 32-bit stack, -1: neither. */
-static int flow_mode(uint8_t mode)
-{
-    if ((mode & MODE_BITS) == X86_MODE_64)
-        return 0;
-    return (mode & MODE_BITS) == X86_MODE_32 && (mode & MODE_FLAT) && (mode & MODE_SS32) ? 1 : -1;
 }
 
 static enum pick_result set(const struct pick *p, uop_fn fn)
@@ -174,16 +167,16 @@ static enum pick_result multiply(const struct pick *p, bool sign)
     const struct x86_insn *in = p->in;
     const unsigned e0 = x86_explicit(in, 0), e1 = x86_explicit(in, 1), e2 = x86_explicit(in, 2);
     const struct x86_operand *d = &in->opnd[e0];
-    const int k = d->size == 8;
+    const int k = col(d->size) - 1;
     int am;
 
-    if (d->size < 4)
+    if (k < 0)
         return PICK_GENERIC;
     if (e1 == X86_NOPND - 1) {
-        if (!is_reg(d))
+        if (!is_reg(d) || k < 1)
             return PICK_GENERIC;
         p->u->src = reg_off(d);
-        return set(p, interp_mul1[sign][k]);
+        return set(p, interp_mul1[sign][k - 1]);
     }
     p->u->dst = reg_off(d);
     const struct x86_operand *s = &in->opnd[e1];
@@ -274,12 +267,12 @@ static enum pick_result mem_reg(const struct pick *p, const uop_fn f[AM_COUNT])
     return set(p, f[am]);
 }
 
-static enum pick_result push(const struct pick *p, int fm)
+static enum pick_result push(const struct pick *p, enum flow fm)
 {
     const struct x86_operand *o = &p->in->opnd[x86_explicit(p->in, 0)];
     int am;
 
-    if (fm < 0 || p->in->stacksize != (fm ? 4 : 8))
+    if (fm < 0 || p->in->stacksize != interp_flow_size(fm))
         return PICK_GENERIC;
     if (o->kind == X86_OPND_GPR) {
         p->u->src = reg_off(o);
@@ -323,12 +316,12 @@ static enum pick_result branch_to(const struct pick *p, uop_fn reg, const uop_fn
     return PICK_GENERIC_END;
 }
 
-static enum pick_result flow(const struct pick *p, int fm)
+static enum pick_result flow(const struct pick *p, enum flow fm)
 {
     const struct x86_insn *in = p->in;
     const bool rel = in->opnd[x86_explicit(in, 0)].kind == X86_OPND_REL;
 
-    if (fm < 0 || in->opsize != (fm ? 4 : 8))
+    if (fm < 0 || in->opsize != interp_flow_size(fm))
         return PICK_GENERIC_END;
     switch (in->op) {
     case X86_OP_JMP: return rel ? branch(p, interp_jmp[fm]) : branch_to(p, interp_jmp_r[fm], interp_jmp_m[fm]);
@@ -389,7 +382,8 @@ static enum pick_result pick(const struct pick *p)
 {
     const struct x86_insn *in = p->in;
     const struct x86_operand *o = in->opnd;
-    const int fm = flow_mode(p->mode), k = in->nopnd ? col(o[0].size) : 0;
+    const enum flow fm = interp_flow(p->mode);
+    const int k = in->nopnd ? col(o[0].size) : 0;
     int am;
 
     switch (in->op) {
@@ -402,14 +396,14 @@ static enum pick_result pick(const struct pick *p)
         return set(p, interp_nop);
     case X86_OP_CLI: return set(p, interp_cli);
     case X86_OP_STI: return set(p, interp_sti);
-    case X86_OP_PUSHF: return fm >= 0 && in->stacksize == (fm ? 4 : 8) ? set(p, interp_pushf[fm]) : PICK_GENERIC;
-    case X86_OP_POPF: return fm >= 0 && in->stacksize == (fm ? 4 : 8) ? set(p, interp_popf[fm]) : PICK_GENERIC;
+    case X86_OP_PUSHF: return (fm == FLOW_64 || fm == FLOW_32) && in->stacksize == interp_flow_size(fm) ? set(p, interp_pushf[fm]) : PICK_GENERIC;
+    case X86_OP_POPF: return (fm == FLOW_64 || fm == FLOW_32) && in->stacksize == interp_flow_size(fm) ? set(p, interp_popf[fm]) : PICK_GENERIC;
     case X86_OP_CBW: return set(p, interp_widen[0][col(in->opsize)]);
     case X86_OP_CWD: return set(p, interp_widen[1][col(in->opsize)]);
-    case X86_OP_LEAVE: return fm >= 0 && in->stacksize == (fm ? 4 : 8) ? set(p, interp_leave[fm]) : PICK_GENERIC;
+    case X86_OP_LEAVE: return fm >= 0 && in->stacksize == interp_flow_size(fm) ? set(p, interp_leave[fm]) : PICK_GENERIC;
     case X86_OP_PUSH: return push(p, fm);
     case X86_OP_POP:
-        if (fm < 0 || in->stacksize != (fm ? 4 : 8) || o[x86_explicit(in, 0)].kind != X86_OPND_GPR)
+        if (fm < 0 || in->stacksize != interp_flow_size(fm) || o[x86_explicit(in, 0)].kind != X86_OPND_GPR)
             return PICK_GENERIC;
         p->u->dst = reg_off(&o[x86_explicit(in, 0)]);
         return set(p, interp_pop_r[fm]);
@@ -457,7 +451,7 @@ static enum pick_result pick(const struct pick *p)
     case X86_OP_MOVZX: return extend(p, false);
     case X86_OP_MOVSX: case X86_OP_MOVSXD: return extend(p, true);
     case X86_OP_LEA:
-        if (k < 2 || (am = address(p, true)) < 0)
+        if (k < 1 || (am = address(p, true)) < 0)
             return PICK_GENERIC;
         p->u->dst = reg_off(&o[0]);
         return set(p, interp_lea[k][am]);
@@ -522,12 +516,12 @@ uop_fn interp_flagless(const struct x86_insn *in)
 }
 
 /* Arithmetic on a register and a conditional branch on its flags. */
-static uop_fn fuse_alu(const struct uop *u, const struct x86_insn *in, unsigned cc, int fm)
+static uop_fn fuse_alu(const struct uop *u, const struct x86_insn *in, unsigned cc, enum flow fm)
 {
     const struct x86_operand *d = &in->opnd[0];
     const int k = col(d->size), op = alu_index(in->op);
 
-    if (!is_reg(d) || k < 2)
+    if (!is_reg(d) || k < 2 || fm > FLOW_32)
         return NULL;
     const int w = fm ? 2 : k - 2;
 
@@ -540,7 +534,7 @@ static uop_fn fuse_alu(const struct uop *u, const struct x86_insn *in, unsigned 
     return u->fn == interp_alu_ri[op][k] ? interp_fuse_alu_ri[op][w][cc] : NULL;
 }
 
-void interp_fuse(struct uop *u, const struct x86_insn *cmp, const struct x86_insn *jcc, uint8_t mode)
+void interp_fuse(struct uop *u, const struct x86_insn *cmp, const struct x86_insn *jcc, unsigned mode)
 {
     const int t = cmp->op == X86_OP_CMP ? 0 : cmp->op == X86_OP_TEST ? 1 : -1;
     const unsigned cc = jcc->opcode & 15;
@@ -549,19 +543,21 @@ void interp_fuse(struct uop *u, const struct x86_insn *cmp, const struct x86_ins
         u[0].fn == interp_generic || u[1].fn == interp_generic_end)
         return;
     const struct x86_operand *d = &cmp->opnd[0], *s = &cmp->opnd[1];
-    const int k = col(d->size), fm = flow_mode(mode);
+    const int k = col(d->size);
+    const enum flow fm = interp_flow(mode);
+    const unsigned am = fm == FLOW_64 ? AM_B : fm == FLOW_32 ? AM_W : AM_S;
     uop_fn fn = NULL;
 
     if (t < 0)
         fn = fuse_alu(u, cmp, cc, fm);
     else if (is_reg(d) && is_reg(s))
-        fn = (fm ? interp_fuse32_rr : interp_fuse_rr)[t][k][cc];
+        fn = interp_fuse_rr[fm][t][k][cc];
     else if (is_reg(d) && is_imm(s))
-        fn = (fm ? interp_fuse32_ri : interp_fuse_ri)[t][k][cc];
-    else if (fm == 0 && d->kind == X86_OPND_MEM && is_imm(s) && u[0].fn == (t ? interp_alu_mi[ALU_TEST] : interp_alu_mi[ALU_CMP])[k][AM_B])
-        fn = interp_fuse_mi[t][k][cc];
-    else if (fm == 0 && s->kind == X86_OPND_MEM && u[0].fn == (t ? interp_alu_rm[ALU_TEST] : interp_alu_rm[ALU_CMP])[k][AM_B])
-        fn = interp_fuse_rm[t][k][cc];
+        fn = interp_fuse_ri[fm][t][k][cc];
+    else if (d->kind == X86_OPND_MEM && is_imm(s) && u[0].fn == (t ? interp_alu_mi[ALU_TEST] : interp_alu_mi[ALU_CMP])[k][am])
+        fn = interp_fuse_mi[fm][t][k][cc];
+    else if (s->kind == X86_OPND_MEM && u[0].fn == (t ? interp_alu_rm[ALU_TEST] : interp_alu_rm[ALU_CMP])[k][am])
+        fn = interp_fuse_rm[fm][t][k][cc];
     if (fn)
         u[0].fn = fn;
 }

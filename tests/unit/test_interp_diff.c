@@ -29,9 +29,16 @@ static uint64_t interesting(void)
     return rnd() & 1 ? rnd() : v[rnd() % (sizeof(v) / sizeof(v[0]))] + (rnd() % 3) - 1;
 }
 
+/* 64 bits, 32 bits flat, 32 and 16 bits in segments with a base and a limit. */
+enum kind { LONG, PROT, SEG32, SEG16 };
+static enum x86_mode_bits bits_of(enum kind k) { return k == LONG ? X86_MODE_64 : k == SEG16 ? X86_MODE_16 : X86_MODE_32; }
+static uint32_t origin_of(enum kind k) { return k >= SEG32 ? 0 : IM_DATA; } /* offset of the data */
+#define SEG_LIMIT 0x1860u /* a few accesses meet it */
+#define SEG_STACK 0x2e00u
+
 static bool known[X86_NOP_COUNT]; /* has an integer executor */
 
-static bool wanted(const struct x86_insn *in, bool m64)
+static bool wanted(const struct x86_insn *in, enum kind kind)
 {
     const struct x86_isa_row *r = &x86_isa[in->row];
 
@@ -49,7 +56,7 @@ static bool wanted(const struct x86_insn *in, bool m64)
     default:
         break;
     }
-    if (in->addrsize != (m64 ? 8 : 4) && !(m64 && in->addrsize == 4))
+    if (in->addrsize != 4 && in->addrsize != (kind == LONG ? 8 : kind == PROT ? 4 : 2))
         return false;
     for (unsigned i = 0; i < in->nopnd; i++) {
         const struct x86_operand *o = &in->opnd[i];
@@ -68,10 +75,12 @@ static bool wanted(const struct x86_insn *in, bool m64)
     return true;
 }
 
-static unsigned mov_imm(uint8_t *p, unsigned reg, uint32_t imm)
+static unsigned mov_imm(uint8_t *p, enum kind kind, unsigned reg, uint32_t imm)
 {
     unsigned n = 0;
 
+    if (kind == SEG16)
+        p[n++] = 0x66;
     if (reg >= 8)
         p[n++] = 0x41;
     p[n++] = (uint8_t)(0xb8 + (reg & 7));
@@ -79,8 +88,23 @@ static unsigned mov_imm(uint8_t *p, unsigned reg, uint32_t imm)
     return n + 4;
 }
 
+/* A call of the next instruction but one, which returns to a jump over it. */
+static unsigned emit_call(uint8_t *p, enum kind kind)
+{
+    unsigned n = 0;
+
+    p[n++] = 0xe8;
+    p[n++] = 2;
+    for (unsigned i = kind == SEG16 ? 1 : 3; i; i--)
+        p[n++] = 0;
+    p[n++] = 0xeb;
+    p[n++] = 1;
+    p[n++] = 0xc3;
+    return n;
+}
+
 /* One random instruction, with what makes its addresses valid in front. */
-static unsigned emit(uint8_t *p, bool m64)
+static unsigned emit(uint8_t *p, enum kind kind)
 {
     static const uint8_t bytes0f[] = {0x40, 0x48, 0x90, 0xa3, 0xa4, 0xa5, 0xab, 0xac, 0xad, 0xaf, 0xb0, 0xb1, 0xb3, 0xb6, 0xb7, 0xb8,
                                       0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf, 0xc0, 0xc1, 0xc3, 0xc7, 0xc8, 0x38, 0x1f};
@@ -100,7 +124,7 @@ static unsigned emit(uint8_t *p, bool m64)
             b[n++] = 0x67;
         if (rnd() % 24 == 0)
             b[n++] = rnd() & 1 ? 0x64 : 0x65;
-        if (m64 && rnd() % 3)
+        if (kind == LONG && rnd() % 3)
             b[n++] = (uint8_t)(0x40 | rnd() % 16);
         if (rnd() % 3 == 0) {
             b[n++] = 0x0f;
@@ -111,24 +135,24 @@ static unsigned emit(uint8_t *p, bool m64)
         if (rnd() & 1) /* favour registers */
             for (unsigned i = 3; i < 6; i++)
                 b[i] |= 0xc0;
-        if (x86_decode(&in, b, 15, m64 ? X86_MODE_64 : X86_MODE_32, false, NULL) != X86_DEC_OK || !wanted(&in, m64))
+        if (x86_decode(&in, b, 15, bits_of(kind), false, NULL) != X86_DEC_OK || !wanted(&in, kind))
             continue;
         bool mem = false;
 
         for (unsigned i = 0; i < in.nopnd; i++)
             mem |= in.opnd[i].kind == X86_OPND_MEM;
         if (x86_isa[in.row].attr & X86_ATTR_STRING) {
-            k += mov_imm(p + k, X86_RSI, IM_DATA + 0x800 + (uint32_t)(rnd() % 0x1000));
-            k += mov_imm(p + k, X86_RDI, IM_DATA + 0x800 + (uint32_t)(rnd() % 0x1000));
-            k += mov_imm(p + k, X86_RCX, (uint32_t)(rnd() % 64));
+            k += mov_imm(p + k, kind, X86_RSI, origin_of(kind) + 0x800 + (uint32_t)(rnd() % 0x1000));
+            k += mov_imm(p + k, kind, X86_RDI, origin_of(kind) + 0x800 + (uint32_t)(rnd() % 0x1000));
+            k += mov_imm(p + k, kind, X86_RCX, (uint32_t)(rnd() % 64));
         } else if (mem && in.mem.base < X86_NGPR) {
             if (in.mem.index < X86_NGPR)
-                k += mov_imm(p + k, in.mem.index, (uint32_t)(rnd() % 64));
-            k += mov_imm(p + k, in.mem.base, IM_DATA + 0x800 + (uint32_t)(rnd() % 0x1000));
+                k += mov_imm(p + k, kind, in.mem.index, (uint32_t)(rnd() % 64));
+            k += mov_imm(p + k, kind, in.mem.base, origin_of(kind) + 0x800 + (uint32_t)(rnd() % 0x1000));
             if (in.mem.base == in.mem.index && in.mem.scale != 1)
                 continue;
             if (in.mem.base == in.mem.index) /* twice the base must be in reach too */
-                k += mov_imm(p + k, in.mem.base, (IM_DATA + 0x800) / 2);
+                k += mov_imm(p + k, kind, in.mem.base, (origin_of(kind) + 0x800) / 2);
         }
         memcpy(p + k, b, in.len);
         return k + in.len;
@@ -140,7 +164,7 @@ struct result {
     uint8_t data[DATA_SIZE], stack[0x400];
 };
 
-static void run(struct im *m, bool m64, bool single, const uint8_t *code, unsigned n, uint64_t seed, struct result *out)
+static void run(struct im *m, enum kind kind, bool single, const uint8_t *code, unsigned n, uint64_t seed, struct result *out)
 {
     const uint64_t keep = rng;
     struct vcpu *v = m->v;
@@ -151,14 +175,22 @@ static void run(struct im *m, bool m64, bool single, const uint8_t *code, unsign
         m->vm->ram[IM_DATA + i] = (uint8_t)rnd();
     memset(m->vm->ram + IM_STACK - 0x400, 0, 0x400);
     im_put(m, IM_CODE, code, n);
-    if (m64)
+    if (kind == LONG)
         im_long(m, v);
     else
         im_prot(v);
+    if (kind >= SEG32) {
+        const uint16_t db = kind == SEG32 ? 0x4000 : 0;
+
+        for (unsigned s = 0; s < X86_NSEG; s++)
+            im_seg(c, s, 0x10, IM_DATA, s == X86_SS ? 0x2fff : SEG_LIMIT, 0x93 | db);
+        im_seg(c, X86_CS, 0x08, IM_CODE - 0x100, 0x7fff, 0x9b | db);
+        im_common(v, 0x100);
+    }
     for (unsigned i = 0; i < 16; i++)
         if (i != X86_RSP)
-            c->gpr[i] = m64 ? interesting() : (uint32_t)interesting();
-    c->gpr[X86_RSP] = IM_STACK - 0x200;
+            c->gpr[i] = kind == LONG ? interesting() : (uint32_t)interesting();
+    c->gpr[X86_RSP] = kind >= SEG32 ? SEG_STACK : IM_STACK - 0x200;
     x86_set_rflags(c, (rnd() & X86_FL_ARITH) | X86_FL_1 | (rnd() % 8 == 0 ? X86_FL_DF : 0));
     c->idtr = (struct x86_dtr){0, 0}; /* a fault is the end */
     c->cr2 = 0;
@@ -190,7 +222,7 @@ static void explain(const struct result *a, const struct result *b, const uint8_
     fprintf(stderr, "\n");
 }
 
-static void compare(bool m64, unsigned rounds)
+static void compare(enum kind kind, unsigned rounds)
 {
     static struct result a, b;
     struct im *m = im_new(1);
@@ -204,7 +236,7 @@ static void compare(bool m64, unsigned rounds)
             const bool skip = rnd() % 4 == 0; /* over the instruction, if a condition holds */
             const unsigned jump = n;
 
-            n += emit(code + n + 2 * skip, m64) + 2 * skip;
+            n += (rnd() % 8 ? emit : emit_call)(code + n + 2 * skip, kind) + 2 * skip;
             if (skip) {
                 code[jump] = (uint8_t)(0x70 | rnd() % 16);
                 code[jump + 1] = (uint8_t)(n - jump - 2);
@@ -213,9 +245,9 @@ static void compare(bool m64, unsigned rounds)
         code[n++] = 0xf4;
         const uint64_t seed = rnd() | 1;
 
-        run(m, m64, false, code, n, seed, &a);
-        run(m, m64, true, code, n, seed, &b);
-        faults += a.rip != IM_CODE + n;
+        run(m, kind, false, code, n, seed, &a);
+        run(m, kind, true, code, n, seed, &b);
+        faults += a.rip != (kind >= SEG32 ? 0x100 : IM_CODE) + n;
         if (memcmp(&a, &b, sizeof(a))) {
             explain(&a, &b, code, n);
             fail_msg("round %u differs", r);
@@ -237,18 +269,31 @@ static unsigned rounds(void)
 static void long_mode(void **state)
 {
     (void)state;
-    compare(true, rounds());
+    compare(LONG, rounds());
 }
 
 static void protected_mode(void **state)
 {
     (void)state;
-    compare(false, rounds());
+    compare(PROT, rounds());
+}
+
+static void segments_32(void **state)
+{
+    (void)state;
+    compare(SEG32, rounds());
+}
+
+static void segments_16(void **state)
+{
+    (void)state;
+    compare(SEG16, rounds());
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(long_mode), cmocka_unit_test(protected_mode)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(long_mode), cmocka_unit_test(protected_mode), cmocka_unit_test(segments_32),
+                                       cmocka_unit_test(segments_16)};
 
     for (const struct x86_exec_entry *e = x86_exec_int; e->fn; e++)
         known[e->op] = true;
