@@ -22,6 +22,9 @@ int lab_fail(struct lab_image *im, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(im->err, im->errcap, fmt, ap);
     va_end(ap);
+    for (char *p = im->err; *p; p++) /* names of sections are the file's */
+        if ((unsigned char)*p < ' ' || (unsigned char)*p > '~')
+            *p = '?';
     return -1;
 }
 
