@@ -49,7 +49,13 @@ case " $cmdline " in
     cat <"/dev/$tty" | sh &
     ;;
 *)
-    setsid -c sh -i <"/dev/$tty" &
+    # In the foreground, because a background job would ignore Ctrl-C; then this process hears no signals while it
+    # waits, so poweroff and its like act at once.
+    for c in poweroff halt reboot; do
+        printf '%s() { sync; busybox %s -f; }\n' $c $c
+    done >/etc/shrc
+    ENV=/etc/shrc setsid -c sh -i <"/dev/$tty"
+    poweroff -f
     ;;
 esac
 wait $!
