@@ -465,8 +465,12 @@ void vcpu_thread(void *arg)
         uint32_t r = atomic_load(&v->requests);
         if (r & VREQ_STOP)
             break;
-        if (r & (VREQ_INIT | VREQ_SIPI))
+        if (r & (VREQ_INIT | VREQ_SIPI)) {
+            /* In guest state, since an exclusive section of another's may look at our TLB. */
+            vcpu_enter_guest(v);
             handle_init_sipi(v);
+            vcpu_leave_guest(v);
+        }
         /* An engine with local APICs of its own halts and starts vCPUs by itself. */
         if (v->cpu.activity != X86_RUNNING && !(own_intc(v) && v->cpu.activity != X86_SHUTDOWN)) {
             if (!vcpu_has_work(v))

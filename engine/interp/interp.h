@@ -182,18 +182,7 @@ static inline struct interp_vm *interp_vm_of(struct x86_cpu *c) { return vcpu_of
 
 /* --- handlers ------------------------------------------------------------- */
 
-/* Guests race on their own memory as they like; that is not ours to report. */
-#ifdef __SANITIZE_THREAD__
-#define GUEST_RACES __attribute__((no_sanitize("thread")))
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define GUEST_RACES __attribute__((no_sanitize("thread")))
-#endif
-#endif
-#ifndef GUEST_RACES
-#define GUEST_RACES
-#endif
-#define UOP(name) GUEST_RACES const struct uop *name(struct x86_cpu *c, const struct uop *u)
+#define UOP(name) const struct uop *name(struct x86_cpu *c, const struct uop *u)
 #if defined(INTERP_TAIL_CALLS) && defined(__has_attribute) && __has_attribute(musttail)
 #define GOTO(p)                                                                                                        \
     do {                                                                                                               \
