@@ -1,5 +1,6 @@
 /* Interrupt controllers and doorbells in KVM. */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,14 +14,16 @@
  */
 #define PIN_GSI KVM_IOAPIC_PINS
 
+/* struct kvm_irq_routing with its entries. */
 struct routing {
-    struct kvm_irq_routing head;
+    uint32_t nr, flags;
     struct kvm_irq_routing_entry entry[80];
 };
+_Static_assert(offsetof(struct routing, entry) == sizeof(struct kvm_irq_routing), "layout of the ioctl's argument");
 
 static void add_chip(struct routing *r, uint32_t gsi, uint32_t chip, uint32_t pin)
 {
-    r->entry[r->head.nr++] = (struct kvm_irq_routing_entry){
+    r->entry[r->nr++] = (struct kvm_irq_routing_entry){
         .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP, .u.irqchip = {.irqchip = chip, .pin = pin}};
 }
 
@@ -138,7 +141,7 @@ void kvm_irq_message(struct vm *vm, unsigned pin, uint64_t addr, uint32_t data)
             k->routed[pin] = true;
             for (unsigned i = 0; i < KVM_IOAPIC_PINS; i++)
                 if (k->routed[i])
-                    r.entry[r.head.nr++] = k->route[i];
+                    r.entry[r.nr++] = k->route[i];
             kvm_sys_ioctl(k->fd, KVM_SET_GSI_ROUTING, &r);
         }
         host_unlock(k->route_lock);

@@ -183,9 +183,9 @@ static int step(struct probe_result *r, enum probe_step s, long ret)
 static int set_cpuid(struct probe_result *r, int kvm, int vcpu)
 {
     struct {
-        struct kvm_cpuid2 head;
+        uint32_t nent, padding; /* struct kvm_cpuid2 */
         struct kvm_cpuid_entry2 entry[256];
-    } id = {.head = {.nent = 256}};
+    } id = {.nent = 256};
     r->step = PROBE_CPUID;
     if (step(r, PROBE_CPUID, kvm_sys_ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &id)))
         return -1;

@@ -31,7 +31,7 @@ static int call(struct kvm_vcpu *kv, unsigned long request, const void *arg, con
 /* --- MSRs ------------------------------------------------------------------------- */
 
 struct one_msr {
-    struct kvm_msrs head;
+    uint32_t nmsrs, pad; /* struct kvm_msrs */
     struct kvm_msr_entry e;
 };
 
@@ -45,7 +45,7 @@ static bool known_msr(const struct kvm_vm *k, uint32_t msr)
 
 static bool get_msr(struct kvm_vcpu *kv, uint32_t msr, uint64_t *val)
 {
-    struct one_msr m = {.head.nmsrs = 1, .e.index = msr};
+    struct one_msr m = {.nmsrs = 1, .e.index = msr};
     if (kvm_sys_ioctl(kv->fd, KVM_GET_MSRS, &m) != 1)
         return false;
     *val = m.e.data;
@@ -54,7 +54,7 @@ static bool get_msr(struct kvm_vcpu *kv, uint32_t msr, uint64_t *val)
 
 static bool set_msr(struct kvm_vcpu *kv, uint32_t msr, uint64_t val)
 {
-    struct one_msr m = {.head.nmsrs = 1, .e = {.index = msr, .data = val}};
+    struct one_msr m = {.nmsrs = 1, .e = {.index = msr, .data = val}};
     return kvm_sys_ioctl(kv->fd, KVM_SET_MSRS, &m) == 1;
 }
 

@@ -74,11 +74,12 @@ void e_jmp_mem(struct emit *e, struct hmem m);
 /* JRCXZ over what follows: returns where the displacement is; e_here completes it. */
 uint8_t *e_jrcxz(struct emit *e);
 static inline void e_here(struct emit *e, uint8_t *disp) { *disp = (uint8_t)(e->p - disp - 1); }
+typedef volatile uint32_t __attribute__((aligned(1))) e_disp32; /* written whole: one store, wherever it lies */
 static inline void e_patch(uint8_t *disp, const uint8_t *to)
 {
     const int32_t d = (int32_t)(to - (disp + 4));
 
-    __atomic_store_n((uint32_t __attribute__((aligned(1))) *)(void *)disp, (uint32_t)d, __ATOMIC_RELAXED);
+    *(e_disp32 *)(void *)disp = (uint32_t)d;
 }
 
 #endif
