@@ -96,7 +96,8 @@ bool trap_segs_back(struct trap *t, const struct world_ctl *k)
         } else { /* the host's own flat segments */
             *g = (struct x86_seg){.limit = 0xffffffffu, .ar = (uint16_t)((i == X86_CS ? 0xfb : 0xf3) | X86_AR_DB | X86_AR_G)};
         }
-        g->sel = sel;
+        /* In the guest's terms: its own table and index, with the privilege the hardware gave it. */
+        g->sel = !(sel & 4) ? sel : sel >> 3 < LOCAL ? (uint16_t)((sel & ~7) | 3) : (uint16_t)(((sel >> 3) - LOCAL) << 3 | 7);
     }
     return true;
 }
