@@ -11,7 +11,7 @@ guest() {
     script=$1; shift
     st=0
     printf '%s\n' "$script" | timeout -k 5 "${BOOT_TIMEOUT:-150}" "$ringer" run --engine "$engine" --kernel "$kernel" --initrd "$initrd" \
-        --append "console=ttyS0 quiet ringer.script" --stdin-eof ctrl-d "$@" >"$tmp/out" 2>"$tmp/err" || st=$?
+        --append "console=ttyS0 quiet ringer.script" --stdin-eof ctrl-d ${BOOT_OPTIONS:-} "$@" >"$tmp/out" 2>"$tmp/err" || st=$?
     tr -d '\r' <"$tmp/out" >"$tmp/clean"
 }
 want() { grep -q -- "$1" "$tmp/clean" || die "no '$1' in the guest's output"; }
