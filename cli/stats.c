@@ -92,6 +92,12 @@ static unsigned collect(const struct gpa_map *m, struct dev_count *d, unsigned c
 
 #define MAX_ROWS 128
 
+static unsigned engine_rows(const struct vm *vm, struct engine_stat row[MAX_ROWS])
+{
+    unsigned n = vm->engine->stats ? vm->engine->stats(vm, row, MAX_ROWS) : 0;
+    return n < MAX_ROWS ? n : MAX_ROWS;
+}
+
 static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wall, double cpu)
 {
     struct dev_count d[MAX_ROWS];
@@ -109,6 +115,10 @@ static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wa
             fprintf(f, " %s %" PRIu64, vector_names[k], t->exceptions[k]);
     fprintf(f, "\ninterrupts    %" PRIu64 "\n", t->interrupts);
     fprintf(f, "paging        %" PRIu64 " walks, %" PRIu64 " TLB flushes\n", t->walks, t->flushes);
+    struct engine_stat row[MAX_ROWS];
+    unsigned rows = engine_rows(vm, row);
+    for (unsigned i = 0; i < rows; i++)
+        fprintf(f, "engine        %-20s %" PRIu64 "\n", row[i].name, row[i].value);
     for (int pass = 0; pass < 2; pass++) {
         unsigned n = collect(pass ? vm->mem : vm->pio, d, MAX_ROWS);
         for (unsigned i = 0; i < n; i++)
@@ -161,6 +171,12 @@ static void print_json(struct vm *vm, FILE *f, const struct totals *t, double wa
     json_object_object_add(o, "exceptions", e);
     add_u64(o, "interrupts", t->interrupts);
     add_u64(o, "page_walks", t->walks);
+    struct engine_stat row[MAX_ROWS];
+    unsigned rows = engine_rows(vm, row);
+    struct json_object *g = json_object_new_object();
+    for (unsigned k = 0; k < rows; k++)
+        add_u64(g, row[k].name, row[k].value);
+    json_object_object_add(o, "engine_counters", g);
     add_u64(o, "tlb_flushes", t->flushes);
     json_object_object_add(o, "ports", json_io(vm->pio, vm->unmapped[2], vm->unmapped[3]));
     json_object_object_add(o, "mmio", json_io(vm->mem, vm->unmapped[0], vm->unmapped[1]));

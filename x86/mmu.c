@@ -48,6 +48,7 @@ void x86_tlb_flush_all(struct x86_cpu *c)
     m->flushes++;
     m->all_flushes++;
     m->version++;
+    m->hard++;
     if (++m->gen > OFFS) { /* generations are used up: entries of old ones must really go */
         m->gen = 1;
         memset(m->tlb, 0, sizeof(m->tlb));
@@ -149,6 +150,7 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
     m->version++;
     m->page_flushes++;
     m->flushed_page = page;
+    m->hard++;
 
     for (unsigned g = 0; g < 2; g++)
         if (lin >= m->large[g].huge_lo && lin <= m->large[g].huge_hi) {
@@ -159,6 +161,7 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
         flush_range(c, lin & ~0x3fffffull, 0x400000);
         return;
     }
+    m->page_version = m->version;
     for (unsigned x = 0; x < X86_TLB_NCTX; x++) {
         struct x86_tlb_entry *e = &m->tlb[x][(lin >> 12) & (X86_TLB_SIZE - 1)];
 
@@ -176,6 +179,7 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t gpa_page)
 {
     gpa_page &= ~(uint64_t)OFFS;
+    c->mmu.hard++;
     c->mmu.version++; /* engines may hold translations derived from ours */
     for (unsigned x = 0; x < X86_TLB_NCTX; x++)
         for (unsigned i = 0; i < X86_TLB_SIZE; i++)

@@ -38,6 +38,9 @@ struct x86_mmu {
     struct x86_tlb_entry *cur; /* = tlb[context of CPL/AC/SMAP]; kept by x86_mmu_update_ctx */
     uint64_t gen;              /* 1..4095, never 0 */
     uint64_t version;          /* counts flushes, of a page or all: what was found by linear address must be looked up again */
+    /* For caches derived from this one: hard counts like version, except flushes that keep global pages; version was page_version
+     * after the last flush that concerned nothing but the 4 KiB page flushed_page. */
+    uint64_t hard, page_version;
     const struct gpa_map *map; /* current guest-physical map; whoever replaces it flushes the TLB */
     /* The RAM range last used, so that page walks need not search the map. Emptied by a full flush. */
     uint64_t ram_start, ram_size;

@@ -28,30 +28,99 @@ static void serialise(void)
                      : "r8", "memory", "cc");
 }
 
+/* Slot 0 of the jump tables would match address 0; address 1 has another slot. */
+static const struct tr_jump no_jump0 = {.nlin = 0 - 1ull};
+
 static void clear_tlb(struct translate *x, unsigned ctx)
 {
-    memset(x->room->tlb[ctx], 0, sizeof(x->room->tlb[ctx]));
+    struct tr_tlb *t = x->room->tlb[ctx];
+
+    memset(t, 0, sizeof(x->room->tlb[ctx]));
     for (unsigned i = 0; i < TR_TLB_SIZE; i += TR_TLB_SIZE - 1)
-        x->room->tlb[ctx][i].nread = x->room->tlb[ctx][i].nwrite = TR_NONE(i);
-    x->filled[ctx] = false;
+        t[i].nread = t[i].nwrite = TR_NONE(i);
+    x->tlb_log[ctx].n = 0;
 }
 
 static void clear_jump(struct translate *x, unsigned ctx)
 {
     memset(x->room->jump[ctx], 0, sizeof(x->room->jump[ctx]));
-    x->room->jump[ctx][0].nlin = 0 - 1ull; /* address 1 hashes elsewhere */
-    x->jumped[ctx] = false;
+    x->room->jump[ctx][0] = no_jump0;
+    x->jump_log[ctx].n = 0;
+}
+
+void tr_forget_jumps(struct translate *x)
+{
+    for (unsigned i = 0; i < X86_TLB_NCTX; i++)
+        clear_jump(x, i);
+    memset(x->jump_pages, 0, sizeof(x->jump_pages));
+}
+
+void tr_log(struct tr_log *l, unsigned slot)
+{
+    if (l->n < TR_LOG)
+        l->slot[l->n++] = (uint16_t)slot;
+}
+
+static void drop_tlb(struct translate *x, unsigned ctx, unsigned slot)
+{
+    x->room->tlb[ctx][slot].nread = x->room->tlb[ctx][slot].nwrite = TR_NONE(slot);
+}
+static void drop_jump(struct translate *x, unsigned ctx, unsigned slot)
+{
+    x->room->jump[ctx][slot] = slot ? (struct tr_jump){0} : no_jump0;
+}
+
+static unsigned page_hash(uint64_t lin) { return (unsigned)((lin >> 12) * 0x9e3779b97f4a7c15ull >> 52); }
+static bool jumped_to(const struct translate *x, uint64_t lin)
+{
+    return x->jump_pages[page_hash(lin) / 64] >> (page_hash(lin) % 64) & 1;
+}
+
+static void drop_page(struct translate *x, uint64_t page)
+{
+    for (unsigned c = 0; c < X86_TLB_NCTX; c++) {
+        drop_tlb(x, c, page >> 12 & (TR_TLB_SIZE - 1));
+        if (jumped_to(x, page) || jumped_to(x, page - 0x1000)) /* blocks may reach into the page from the one before */
+            for (unsigned i = 0; i < TR_JUMP_SIZE; i++)
+                if (page - x->room->jump[c][i].page <= 0x1000)
+                    drop_jump(x, c, i);
+    }
+}
+
+static void drop_nonglobal(struct translate *x)
+{
+    for (unsigned c = 0; c < X86_TLB_NCTX; c++) {
+        struct tr_log *t = &x->tlb_log[c], *j = &x->jump_log[c];
+
+        if (t->n == TR_LOG)
+            clear_tlb(x, c);
+        for (unsigned i = 0; i < t->n; i++)
+            drop_tlb(x, c, t->slot[i]);
+        t->n = 0;
+        if (j->n == TR_LOG)
+            clear_jump(x, c);
+        for (unsigned i = 0; i < j->n; i++)
+            drop_jump(x, c, j->slot[i]);
+        j->n = 0;
+    }
 }
 
 void tr_sync(struct translate *x)
 {
-    for (unsigned i = 0; i < X86_TLB_NCTX; i++) {
-        if (x->filled[i])
+    const struct x86_mmu *m = &x->v->cpu.mmu;
+
+    if (m->hard == x->hard) {
+        drop_nonglobal(x);
+    } else if (m->version == x->version + 1 && m->page_version == m->version) {
+        drop_page(x, m->flushed_page);
+    } else {
+        for (unsigned i = 0; i < X86_TLB_NCTX; i++)
             clear_tlb(x, i);
-        if (x->jumped[i])
-            clear_jump(x, i);
+        tr_forget_jumps(x);
+        x->st.cleared++;
     }
-    x->version = x->v->cpu.mmu.version;
+    x->version = m->version;
+    x->hard = m->hard;
     x->st.syncs++;
 }
 
@@ -69,10 +138,9 @@ int tr_cache_init(struct translate *x)
     x->room->jump_mask = (uint64_t)(TR_JUMP_SIZE - 1) * sizeof(struct tr_jump);
     for (unsigned i = 0; i < 4; i++)
         x->room->align_mask[i] = (1u << i) - 1;
-    for (unsigned i = 0; i < X86_TLB_NCTX; i++) {
+    for (unsigned i = 0; i < X86_TLB_NCTX; i++)
         clear_tlb(x, i);
-        clear_jump(x, i);
-    }
+    tr_forget_jumps(x);
     tr_make_stubs(x);
     return 0;
 }
@@ -89,8 +157,7 @@ void tr_flush(void *ctx)
 
     memset(x->hash, 0, sizeof(x->hash));
     memset(x->pages, 0, sizeof(x->pages));
-    for (unsigned i = 0; i < X86_TLB_NCTX; i++)
-        clear_jump(x, i);
+    tr_forget_jumps(x);
     x->used = x->base;
     x->taken = 64;
     x->st.flushed++;
@@ -277,9 +344,12 @@ struct tr_block *tr_lookup(struct translate *x)
     }
     const unsigned ctx = x->key & TR_CTX;
     const uint64_t mix = (lin >> 12 | lin << 52) + lin;
-    struct tr_jump *j = &x->room->jump[ctx][mix & (TR_JUMP_SIZE - 1)];
+    const unsigned slot = mix & (TR_JUMP_SIZE - 1), i = lin >> 12 & (X86_ITLB_SIZE - 1);
+    const uint64_t *global = c->mmu.iglobal[c->cpl == 3];
 
-    x->jumped[ctx] = true;
-    *j = (struct tr_jump){.nlin = 0 - lin, .page = lin & MASK_PAGE, .code = b->code + (x->rx - x->rw)};
+    if (b->gpa2 != NO_PAGE || !(global[i / 64] >> (i % 64) & 1))
+        tr_log(&x->jump_log[ctx], slot);
+    x->jump_pages[page_hash(lin) / 64] |= 1ull << (page_hash(lin) % 64);
+    x->room->jump[ctx][slot] = (struct tr_jump){.nlin = 0 - lin, .page = lin & MASK_PAGE, .code = b->code + (x->rx - x->rw)};
     return b;
 }

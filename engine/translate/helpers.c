@@ -5,6 +5,8 @@
  */
 #include "engine/translate/translate.h"
 
+_Static_assert(TR_TLB_SIZE == X86_TLB_SIZE, "slots are those of the software TLB");
+
 static __attribute__((noinline)) int leave(struct vcpu *v, const struct tr_site *s, int r, unsigned len)
 {
     struct x86_cpu *c = &v->cpu;
@@ -128,7 +130,10 @@ int xl_miss(struct vcpu *v, struct tr_site *s)
         return redo(v, s);
     const uint64_t none = TR_NONE(lin >> 12 & (TR_TLB_SIZE - 1));
 
-    x->filled[ctx] = true;
+    const unsigned slot = lin >> 12 & (TR_TLB_SIZE - 1);
+
+    if (!(c->mmu.global[ctx][slot / 64] >> (slot % 64) & 1))
+        tr_log(&x->tlb_log[ctx], slot);
     *t = (struct tr_tlb){.nread = e->tag_r == tag ? 0 - page : none, .nwrite = e->tag_w == tag ? 0 - page : none, .addend = e->addend};
     room->ret = (uintptr_t)s->retry;
     return 0;

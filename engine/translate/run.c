@@ -34,12 +34,7 @@ static bool blocks(struct translate *x)
     if (x->version != c->mmu.version)
         tr_sync(x);
     if ((key ^ x->key) & ~TR_CTX)
-        for (unsigned i = 0; i < X86_TLB_NCTX; i++) /* entries do not say whether FP is on */
-            if (x->jumped[i]) {
-                memset(room->jump[i], 0, sizeof(room->jump[i]));
-                room->jump[i][0].nlin = 0 - 1ull;
-                x->jumped[i] = false;
-            }
+        tr_forget_jumps(x); /* entries do not say whether FP is on */
     x->key = key;
     c->fl_sys &= ~(uint32_t)X86_FL_RF;
     for (;;) {
@@ -52,8 +47,10 @@ static bool blocks(struct translate *x)
             e_patch(from->link, b->code);
         from = NULL;
         c->rip = lin & ~0xfffull;
-        x->st.enters++;
-        switch (x->enter((uint8_t *)room - ROOM_BIAS, b->code + (x->rx - x->rw))) {
+        const int why = x->enter((uint8_t *)room - ROOM_BIAS, b->code + (x->rx - x->rw));
+
+        x->st.why[why]++;
+        switch (why) {
         case TR_DONE: return true;
         case TR_LEAVE: c->rip += (uint32_t)room->aux; return true;
         case TR_GOTO: {
@@ -120,6 +117,15 @@ static int tr_probe(const struct engine_config *cfg, char *reason, size_t cap)
     return 0;
 }
 
+static void add(struct tr_stats *to, const struct tr_stats *s)
+{
+    uint64_t *a = (uint64_t *)to;
+    const uint64_t *b = (const uint64_t *)s;
+
+    for (unsigned i = 0; i < sizeof(*to) / sizeof(*a); i++)
+        a[i] += b[i];
+}
+
 static void tr_vcpu_fini(struct vcpu *v)
 {
     struct translate *x = translate_of(v);
@@ -127,6 +133,8 @@ static void tr_vcpu_fini(struct vcpu *v)
     if (x) {
         if (x->it)
             x->it->also = (struct code_user){0};
+        if (v->vm->engine_priv)
+            add(&((struct translate_vm *)v->vm->engine_priv)->st, &x->st);
         v->engine_priv = NULL;
         tr_cache_fini(x);
         free(x);
@@ -150,6 +158,7 @@ static int tr_vcpu_init(struct vcpu *v)
     x->it = v->interp_priv;
     x->room = room_of(v);
     x->version = v->cpu.mmu.version;
+    x->hard = v->cpu.mmu.hard;
     if (tr_cache_init(x)) {
         tr_vcpu_fini(v);
         return -1;
@@ -158,35 +167,49 @@ static int tr_vcpu_init(struct vcpu *v)
     return 0;
 }
 
-static int tr_vm_init(struct vm *vm) { return engine_interp.vm_init(vm); }
-static void tr_vm_fini(struct vm *vm) { engine_interp.vm_fini(vm); }
+static void tr_vm_fini(struct vm *vm)
+{
+    free(vm->engine_priv);
+    vm->engine_priv = NULL;
+    engine_interp.vm_fini(vm);
+}
+static int tr_vm_init(struct vm *vm)
+{
+    vm->engine_priv = calloc(1, sizeof(struct translate_vm));
+    if (!vm->engine_priv)
+        return -1;
+    if (engine_interp.vm_init(vm)) {
+        free(vm->engine_priv);
+        vm->engine_priv = NULL;
+        return -1;
+    }
+    return 0;
+}
 static void tr_step(struct vcpu *v, struct vcpu_exit *exit) { engine_interp.step(v, exit); }
 static void tr_kick(struct vcpu *v) { engine_interp.kick(v); }
 static int tr_map_commit(struct vm *vm) { return engine_interp.map_commit(vm); }
 
-static unsigned tr_stats(const struct vm *vm, struct engine_stat *out, unsigned cap)
+static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsigned cap)
 {
-    static const char *const names[] = {"blocks_translated", "blocks_killed", "cache_flushes", "entries", "executor_calls", "lookup_misses",
-                                        "done_exactly", "tlb_syncs", "interpreter_turns", "single_steps"};
-    uint64_t sum[sizeof(names) / sizeof(names[0])] = {0}, calls[X86_NOP_COUNT] = {0};
+    static const char *const names[] = {"blocks_translated", "blocks_killed", "cache_flushes", "left_by_executor", "left_by_request", "left_by_jump", "left_by_link", "executor_calls", "lookup_misses",
+                                        "done_exactly", "tlb_syncs", "tlb_clears", "interpreter_turns", "single_steps"};
+    const struct translate_vm *tv = vm->engine_priv;
+    struct tr_stats sum = {0};
     unsigned n = 0;
 
-    for (unsigned i = 0; i < vm->ncpu; i++) {
-        const struct translate *x = vm->cpu[i] ? vm->cpu[i]->engine_priv : NULL;
+    if (!tv)
+        return 0;
+    sum = tv->st;
+    for (unsigned i = 0; i < vm->ncpu; i++)
+        if (vm->cpu[i] && vm->cpu[i]->engine_priv)
+            add(&sum, &translate_of(vm->cpu[i])->st);
+    const uint64_t val[] = {sum.built, sum.killed, sum.flushed, sum.why[TR_DONE], sum.why[TR_LEAVE], sum.why[TR_GOTO], sum.why[TR_CHAIN], sum.calls, sum.misses, sum.redone, sum.syncs, sum.cleared, sum.interp_blocks,
+                            sum.steps};
+    uint64_t *calls = sum.by_op;
 
-        if (!x)
-            continue;
-        const uint64_t one[] = {x->st.built, x->st.killed, x->st.flushed, x->st.enters, x->st.calls, x->st.misses, x->st.redone, x->st.syncs,
-                                x->st.interp_blocks, x->st.steps};
-
-        for (unsigned k = 0; k < sizeof(names) / sizeof(names[0]); k++)
-            sum[k] += one[k];
-        for (unsigned k = 0; k < X86_NOP_COUNT; k++)
-            calls[k] += x->st.by_op[k];
-    }
     for (; n < sizeof(names) / sizeof(names[0]); n++)
         if (n < cap)
-            out[n] = (struct engine_stat){names[n], sum[n]};
+            out[n] = (struct engine_stat){names[n], val[n]};
     /* The instructions most often left to their executors. */
     for (unsigned k = 0; k < 12; k++) {
         unsigned best = 0;
@@ -220,5 +243,5 @@ const struct engine_ops engine_translate = {
     .kick = tr_kick,
     .map_commit = tr_map_commit,
     .code_inval = interp_code_inval,
-    .stats = tr_stats,
+    .stats = tr_counters,
 };

@@ -262,13 +262,13 @@ static bool modrm(struct tr *t)
         default: return false;
         }
     }
-    if (!rm || (row->digit < 0 && !reg))
+    if (!rm)
         return false;
     const unsigned rg = reg ? reg->reg : 0;
 
     if (!mem) {
         const unsigned hm = fetch(t, rm->reg, H_S0);
-        const unsigned hr = reg ? fetch(t, rg, H_S1) : (unsigned)row->digit;
+        const unsigned hr = reg ? fetch(t, rg, H_S1) : in->modrm >> 3 & 7u;
 
         if (cl)
             e_mov(e, H_CX, H_GCX);
@@ -292,7 +292,7 @@ static bool modrm(struct tr *t)
     lookup(t, rm->access & X86_ACC_W, size, true);
     if (cl)
         e_mov(e, H_CX, H_GCX);
-    const unsigned hr = reg ? fetch(t, rg, H_CX) : (unsigned)row->digit;
+    const unsigned hr = reg ? fetch(t, rg, H_CX) : in->modrm >> 3 & 7u;
 
     e_rm(e, how, in->opcode, hr, operand);
     immediate(t);

@@ -31,7 +31,8 @@
 #include "engine/translate/emit.h"
 
 #define TR_TLB_SIZE 1024u
-#define TR_JUMP_SIZE 1024u
+#define TR_JUMP_SIZE 4096u
+#define TR_LOG 512u
 #define TR_CODE_SIZE (32u << 20)
 #define TR_ARENA_SIZE (48u << 20)
 #define TR_BLOCK_CODE (32u << 10) /* no block is longer */
@@ -121,13 +122,28 @@ struct tr_page {
 struct tr_block;
 enum { TR_DONE, TR_LEAVE, TR_GOTO, TR_CHAIN };
 
+struct tr_stats {
+    uint64_t built, flushed, killed, misses, redone, calls, interp_blocks, steps, syncs, cleared, why[4];
+    uint64_t by_op[X86_NOP_COUNT]; /* executor calls */
+};
+
+/* Per VM: counters of vCPUs that are gone. */
+struct translate_vm {
+    struct tr_stats st;
+};
+
 struct translate {
     struct vcpu *v;
     struct interp *it;
     struct room *room;
-    uint64_t version;  /* mmu.version the room's tables belong to */
+    uint64_t version, hard; /* mmu.version and mmu.hard the room's tables belong to */
     uint8_t key;
-    bool filled[X86_TLB_NCTX], jumped[X86_TLB_NCTX];
+    /* Slots in use whose page is not global: what a MOV to CR3 takes away. */
+    struct tr_log {
+        unsigned n; /* TR_LOG: too many to list */
+        uint16_t slot[TR_LOG];
+    } tlb_log[X86_TLB_NCTX], jump_log[X86_TLB_NCTX];
+    uint64_t jump_pages[64]; /* hashed set of pages that were entered in the jump tables */
 
     uint8_t *rw, *rx;
     size_t used, base; /* code bytes; the first base are stubs */
@@ -141,10 +157,7 @@ struct translate {
     uint8_t *exec_stub, *miss_stub, *leave_stub, *chain_stub, *goto_stub;
     int (*enter)(void *rsp, const uint8_t *code);
 
-    struct tr_stats {
-        uint64_t built, flushed, killed, misses, redone, calls, enters, interp_blocks, steps, syncs;
-        uint64_t by_op[X86_NOP_COUNT]; /* executor calls */
-    } st;
+    struct tr_stats st;
 };
 static inline struct translate *translate_of(struct vcpu *v) { return v->engine_priv; }
 
@@ -160,6 +173,9 @@ int tr_cache_init(struct translate *x);
 void tr_cache_fini(struct translate *x);
 void tr_flush(void *x);
 void tr_inval(void *x, uint64_t gpa, uint32_t len);
+void tr_log(struct tr_log *l, unsigned slot);
+/* Empty the jump tables. */
+void tr_forget_jumps(struct translate *x);
 /* Bring the room's tables up to date with mmu.version. */
 void tr_sync(struct translate *x);
 void *tr_take(struct translate *x, size_t size);
