@@ -344,6 +344,7 @@ static void split_io(struct vcpu *v, struct x86_io *io)
 void vcpu_io(struct vcpu *v, struct x86_io *io)
 {
     struct vm *vm = v->vm;
+    uint64_t t0 = vm->timed ? host_now() : 0;
     /* Device work under the exclusive section could wait for a lock whose holder waits for the section. A locked access
      * to a device has no atomicity to lose. */
     bool excl = v->exclusive, outside = !excl && !atomic_load_explicit(&v->in_guest, memory_order_relaxed);
@@ -366,6 +367,8 @@ void vcpu_io(struct vcpu *v, struct x86_io *io)
         vm_exclusive_begin(vm, v);
     else if (outside)
         vcpu_leave_guest(v);
+    if (vm->timed)
+        v->io_ns += host_now() - t0;
     struct vm_trace *t = vm->trace;
     if (t && t->io)
         t->io(t, v, io, found ? r.name : "unmapped");

@@ -292,7 +292,28 @@ struct x86_cpu {
 
     /* Instructions that were not innocuous, by x86_pg bits (index: bits & 7); kept by whoever executes them. */
     uint64_t pg_count[8];
+    struct x86_sites *sites; /* where they are; NULL: not asked for */
 };
+
+/* Where instructions that are not innocuous were executed, and how often. One vCPU's; readers from other threads see a snapshot. */
+#define X86_SITES 16384u
+struct x86_sites {
+    struct x86_site {
+        uint64_t rip, count;
+        uint16_t op;     /* enum x86_op */
+        uint8_t pg, cpl; /* as last seen */
+    } e[X86_SITES];
+    uint64_t dropped; /* executions whose site found no place */
+};
+void x86_site_hit(struct x86_cpu *c, unsigned pg, uint64_t rip, unsigned op);
+
+/* Whoever executes an instruction of class pg (not 0) at rip says so here. */
+static inline void x86_count_sensitive(struct x86_cpu *c, unsigned pg, uint64_t rip, unsigned op)
+{
+    c->pg_count[pg & 7]++;
+    if (__builtin_expect(c->sites != NULL, 0))
+        x86_site_hit(c, pg, rip, op);
+}
 
 static inline uint64_t x86_get_rflags(const struct x86_cpu *c)
 {

@@ -45,7 +45,7 @@ static inline bool disturbed(const struct x86_cpu *c)
 UOP(interp_generic)
 {
     if (u->pg)
-        c->pg_count[u->pg & 7]++;
+        x86_count_sensitive(c, u->pg, c->rip + u->off, u->in->op);
     c->rip += u->off;
     const int r = u->exec(c, u->in);
 
@@ -59,7 +59,7 @@ UOP(interp_generic)
 UOP(interp_generic_end)
 {
     if (u->pg)
-        c->pg_count[u->pg & 7]++;
+        x86_count_sensitive(c, u->pg, c->rip + u->off, u->in->op);
     c->rip += u->off;
     return leave(c, u, u->exec(c, u->in), u->len);
 }
@@ -79,7 +79,7 @@ UOP(interp_redo)
 
         sensitive = x86_isa[in.row].pg;
         if (sensitive)
-            c->pg_count[x86_isa[in.row].pg & 7]++;
+            x86_count_sensitive(c, x86_isa[in.row].pg, c->rip, in.op);
         r = fn ? fn(c, &in) : X86_UNDEF;
     }
     /* POPF comes here when an interrupt waits for IF, or for TF and AC. */
@@ -122,7 +122,7 @@ UOP(interp_cli)
 {
     if (UNLIKELY(!may_change_if(c)))
         return interp_redo(c, u);
-    c->pg_count[u->pg & 7]++;
+    x86_count_sensitive(c, u->pg, c->rip + u->off, X86_OP_CLI);
     c->fl_sys &= ~(uint32_t)X86_FL_IF;
     NEXT;
 }
@@ -135,7 +135,7 @@ UOP(interp_sti)
 
     if (UNLIKELY(!may_change_if(c) || v->irq_waiting || vcpu_requests(v)))
         return interp_redo(c, u);
-    c->pg_count[u->pg & 7]++;
+    x86_count_sensitive(c, u->pg, c->rip + u->off, X86_OP_STI);
     c->fl_sys |= X86_FL_IF;
     NEXT;
 }
@@ -150,7 +150,7 @@ UOP(interp_sti)
         PLACE(T, p, sp);                                                                                               \
         *p = (T)(x86_get_rflags(c) & ~(uint64_t)(X86_FL_RF | X86_FL_VM));                                              \
         R64(SP) = sp;                                                                                                  \
-        c->pg_count[u->pg & 7]++;                                                                                      \
+        x86_count_sensitive(c, u->pg, c->rip + u->off, X86_OP_PUSHF);                                                  \
         NEXT;                                                                                                          \
     }                                                                                                                  \
     static UOP(popf##s)                                                                                                \
@@ -168,7 +168,7 @@ UOP(interp_sti)
         c->fl_sys ^= diff;                                                                                             \
         c->cc_lo = (uint8_t)x & 0xd5;                                                                                  \
         c->cc_of = x >> 11 & 1;                                                                                        \
-        c->pg_count[u->pg & 7]++;                                                                                      \
+        x86_count_sensitive(c, u->pg, c->rip + u->off, X86_OP_POPF);                                                   \
         NEXT;                                                                                                          \
     }
 FLAGS_T(8, x86_u64)

@@ -123,7 +123,7 @@ void interp_step_one(struct interp *it)
     if (interp_fetch(c, &in))
         goto fault;
     if (x86_isa[in.row].pg)
-        c->pg_count[x86_isa[in.row].pg & 7]++;
+        x86_count_sensitive(c, x86_isa[in.row].pg, c->rip, in.op);
 
     const x86_exec_fn fn = ((struct interp_vm *)v->vm->interp_priv)->exec[in.op];
     const uint8_t shadow = c->inhibit_irq;

@@ -54,7 +54,7 @@ int xl_exec(struct vcpu *v, struct tr_site *s)
     translate_of(v)->st.calls++;
     translate_of(v)->st.by_op[s->in->op]++;
     if (s->pg)
-        c->pg_count[s->pg & 7]++;
+        x86_count_sensitive(c, s->pg, c->rip + s->off, s->in->op);
     c->rip += s->off;
     const int r = s->exec(c, s->in);
 
@@ -70,7 +70,7 @@ int xl_exec_end(struct vcpu *v, struct tr_site *s)
     translate_of(v)->st.calls++;
     translate_of(v)->st.by_op[s->in->op]++;
     if (s->pg)
-        c->pg_count[s->pg & 7]++;
+        x86_count_sensitive(c, s->pg, c->rip + s->off, s->in->op);
     c->rip += s->off;
     return leave(v, s, s->exec(c, s->in), s->len);
 }
@@ -91,7 +91,7 @@ static int redo(struct vcpu *v, struct tr_site *s)
         const x86_exec_fn fn = interp_vm_of(c)->exec[in.op];
 
         if (x86_isa[in.row].pg)
-            c->pg_count[x86_isa[in.row].pg & 7]++;
+            x86_count_sensitive(c, x86_isa[in.row].pg, c->rip, in.op);
         r = fn ? fn(c, &in) : X86_UNDEF;
     }
     /* POPF comes here when an interrupt waits for IF, or for TF and AC. */
@@ -159,7 +159,7 @@ int xl_cli(struct vcpu *v, struct tr_site *s)
 
     if (UNLIKELY(!may_change_if(c)))
         return again(v, s);
-    c->pg_count[s->pg & 7]++;
+    x86_count_sensitive(c, s->pg, c->rip + s->off, X86_OP_CLI);
     c->fl_sys &= ~(uint32_t)X86_FL_IF;
     return 0;
 }
@@ -170,7 +170,7 @@ int xl_sti(struct vcpu *v, struct tr_site *s)
 
     if (UNLIKELY(!may_change_if(c) || v->irq_waiting || vcpu_requests(v)))
         return again(v, s);
-    c->pg_count[s->pg & 7]++;
+    x86_count_sensitive(c, s->pg, c->rip + s->off, X86_OP_STI);
     c->fl_sys |= X86_FL_IF;
     return 0;
 }
@@ -192,6 +192,6 @@ int xl_popf(struct vcpu *v, struct tr_site *s)
     c->fl_sys ^= diff;
     c->cc_lo = (uint8_t)f & 0xd5;
     c->cc_of = f >> 11 & 1;
-    c->pg_count[s->pg & 7]++;
+    x86_count_sensitive(c, s->pg, c->rip + s->off, X86_OP_POPF);
     return 0;
 }

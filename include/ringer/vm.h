@@ -107,6 +107,7 @@ struct vm {
     _Atomic int excl_wanted;
 
     struct vm_trace *trace; /* NULL: off */
+    bool timed;             /* take the time of each device access (vcpu->io_ns); set before vm_start */
     uint64_t unmapped[4]; /* accesses nothing answered: memory read, write, port read, write; relaxed atomics */
     uint64_t start_ns;    /* host_now() at creation */
     void (*log)(void *ctx, const char *line);
