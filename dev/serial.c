@@ -19,7 +19,7 @@
 #include "dev/isa.h"
 
 #define FIFO 16
-#define QUIET_NS 2000000 /* a sender waits this long after the receiver was set up */
+#define QUIET_NS 100000000 /* a sender waits this long after the receiver was set up; a busy host may hold a driver up */
 #define POLLS 16          /* line status reads in a row that make a polling guest */
 #define RETRY_NS 1000000u /* back end full: try again */
 #define NS_PER_S 1000000000ull
@@ -61,6 +61,7 @@ struct serial {
     unsigned polls;
     bool starving; /* room() said 0: the back end wants to hear when that changes */
     struct timer timeout_timer, retry_timer, quiet_timer;
+    bool proven; /* the driver has taken a byte since the FIFO was last switched: it listens */
     bool quiet;          /* the receiver was just set up: drivers clear it a few times before they listen */
 };
 
@@ -249,6 +250,7 @@ static uint8_t serial_read8(struct dev *d, unsigned port)
             return (uint8_t)s->divisor;
         if (s->rx.n) {
             v = fifo_get(&s->rx);
+            s->proven = true;
             restart_timeout(s);
         }
         update_irq(s);
@@ -289,8 +291,10 @@ static void write_fcr(struct serial *s, uint8_t v)
      * processor may have been held up longer. It came just after instead. */
     if ((toggled && !on) || (on && (v & FCR_CLEAR_RX)))
         s->rx = (struct fifo){0};
-    if (toggled)
+    if (toggled) {
+        s->proven = false;
         hold_line(s);
+    }
     if ((toggled || (on && (v & FCR_CLEAR_TX))) && s->tx.n) {
         s->tx = (struct fifo){0};
         timer_cancel(s->env.clock, &s->retry_timer);
@@ -329,7 +333,7 @@ static void serial_write8(struct dev *d, unsigned port, uint8_t v)
         /* Enabling THRE while the holding register is empty raises it anew; drivers probe for that. */
         if ((v & IER_THRE) && !(s->ier & IER_THRE) && !s->tx.n)
             s->thre_pending = true;
-        if ((v & IER_RDA) && !(s->ier & IER_RDA))
+        if ((v & IER_RDA) && !(s->ier & IER_RDA) && !s->proven)
             hold_line(s);
         s->ier = v & 0x0f;
         break;
@@ -363,7 +367,7 @@ static void serial_reset(struct dev *d)
     timer_cancel(s->env.clock, &s->timeout_timer);
     timer_cancel(s->env.clock, &s->retry_timer);
     timer_cancel(s->env.clock, &s->quiet_timer);
-    s->quiet = false;
+    s->quiet = s->proven = false;
     s->rx = s->tx = (struct fifo){0};
     s->ier = s->fcr = s->lcr = s->mcr = s->scr = s->overrun = 0;
     s->msr = modem_lines(s);

@@ -5,7 +5,7 @@
 #define IN(port) in8(f, port)
 #define OUT(port, v) dev_out(f->dev, 0, port, 1, v)
 #define LINE (f->line[0])
-#define SETTLE fixture_advance(f, 2000000) /* senders wait until the receiver has been set up */
+#define SETTLE fixture_advance(f, 100000000) /* senders wait until the receiver has been set up */
 
 static uint8_t in8(struct isa_fixture *f, uint64_t port)
 {
@@ -127,7 +127,7 @@ static void input_waits_for_listener(void **state)
     assert_int_equal(k.room(k.ctx), 0);
     OUT(2, 0); /* the FIFO goes off and on again: nothing has come in that could be lost */
     OUT(2, 1);
-    fixture_advance(f, 1000000);
+    fixture_advance(f, 99000000);
     assert_int_equal(f->out.accepts, 0);
     SETTLE;
     assert_int_equal(f->out.accepts, 1);
@@ -247,11 +247,11 @@ static void fifo_switched_on_late(void **state)
 {
     struct isa_fixture *f = *state;
     OUT(1, 1);
-    fixture_advance(f, 5000000);
+    SETTLE;
     input(f, "a");
     OUT(2, 1);
     assert_int_equal(IN(5) & 1, 1);
-    fixture_advance(f, 5000000);
+    SETTLE;
     input(f, "b");
     assert_int_equal(IN(0), 'a');
     assert_int_equal(IN(0), 'b');
