@@ -82,11 +82,13 @@ static void print_engines(const struct lab_classify_report *r, FILE *f)
     fprintf(f, "engines (%s-bit code; %s)\n", bits[r->im->mode], r->boots);
     for (unsigned i = 0; ringer_engines[i]; i++) {
         const struct engine_ops *e = ringer_engines[i];
-        if (lab_engine_usable(e, why, sizeof(why)))
-            fprintf(f, "  %-9s can run it; the %" PRIu64 " sites: %s\n", e->name, r->c->n.offending,
-                    lab_engine_remedy(e));
-        else
+        if (!lab_engine_usable(e, why, sizeof(why)))
             fprintf(f, "  %-9s not usable on this host: %s\n", e->name, why);
+        else if (!lab_engine_fits(e, r->im->mode))
+            fprintf(f, "  %-9s can run it, but such code only through its fallback, the interpreter\n", e->name);
+        else
+            fprintf(f, "  %-9s can run it; each of the %" PRIu64 " sites: %s\n", e->name, r->c->n.offending,
+                    lab_engine_remedy(e, X86_OP_INVALID));
     }
 }
 
@@ -180,16 +182,19 @@ static struct json_object *json_sites(const struct lab_classify_report *r)
     return a;
 }
 
-static struct json_object *json_engines(void)
+static struct json_object *json_engines(unsigned mode)
 {
     struct json_object *a = json_object_new_array();
     for (unsigned i = 0; ringer_engines[i]; i++) {
+        const struct engine_ops *e = ringer_engines[i];
         struct json_object *o = json_object_new_object();
         char why[200] = "";
-        bool ok = lab_engine_usable(ringer_engines[i], why, sizeof(why));
-        add_str(o, "name", ringer_engines[i]->name);
+        bool ok = lab_engine_usable(e, why, sizeof(why));
+        add_str(o, "name", e->name);
         json_object_object_add(o, "can_run", json_object_new_boolean(ok));
-        add_str(o, ok ? "sites" : "reason", ok ? lab_engine_remedy(ringer_engines[i]) : why);
+        if (ok)
+            json_object_object_add(o, "only_by_fallback", json_object_new_boolean(!lab_engine_fits(e, mode)));
+        add_str(o, ok ? "sites" : "reason", ok ? lab_engine_remedy(e, X86_OP_INVALID) : why);
         json_object_array_add(a, o);
     }
     return a;
@@ -231,6 +236,6 @@ struct json_object *lab_classify_json(const struct lab_classify_report *r)
     add_num(o, "nsites", r->c->nsite);
     json_object_object_add(o, "sites", json_sites(r));
     add_str(o, "boots", r->boots);
-    json_object_object_add(o, "engines", json_engines());
+    json_object_object_add(o, "engines", json_engines(r->im->mode));
     return o;
 }

@@ -6,7 +6,11 @@
 
 /* Does it work on this host, with its usual settings? why (may be NULL) gets the reason if not. */
 bool lab_engine_usable(const struct engine_ops *e, char *why, size_t cap);
-/* What it does about an instruction that is sensitive and does not trap. */
-const char *lab_engine_remedy(const struct engine_ops *e);
+/* Does its own way of running code (not a fallback) fit a kernel's code of this mode (enum x86_mode_bits)? The engine's
+ * rules decide. */
+bool lab_engine_fits(const struct engine_ops *e, unsigned mode);
+/* What it does about an instruction that is sensitive and does not trap; op: enum x86_op, X86_OP_INVALID for any such.
+ */
+const char *lab_engine_remedy(const struct engine_ops *e, unsigned op);
 
 #endif

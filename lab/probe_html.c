@@ -110,7 +110,7 @@ static void offenders(const struct probe_report *rep, FILE *f)
         fprintf(f, "</td><td>%s</td>", o->configurable ? "yes" : "no");
         for (unsigned k = 0; ringer_engines[k]; k++) {
             fputs("<td>", f);
-            esc(f, lab_engine_remedy(ringer_engines[k]));
+            esc(f, lab_engine_remedy(ringer_engines[k], o->op));
             fputs("</td>", f);
         }
         fputs("</tr>\n", f);

@@ -135,8 +135,15 @@ void probe_print(const struct probe_report *rep, FILE *f)
     }
     fputs("\nWhat the engines of this program do about every offender:\n", f);
     for (unsigned i = 0; ringer_engines[i]; i++)
-        fprintf(f, "  %-9s %s%s\n", ringer_engines[i]->name, lab_engine_remedy(ringer_engines[i]),
+        fprintf(f, "  %-9s %s%s\n", ringer_engines[i]->name, lab_engine_remedy(ringer_engines[i], X86_OP_INVALID),
                 lab_engine_usable(ringer_engines[i], NULL, 0) ? "" : " (not usable on this host)");
+    /* Engines that treat some of them otherwise. */
+    for (unsigned k = 0; ringer_engines[k]; k++)
+        for (unsigned i = 0; i < rep->nops; i++) {
+            const char *how = lab_engine_remedy(ringer_engines[k], rep->op[i].op);
+            if (probe_offender(&rep->op[i]) && strcmp(how, lab_engine_remedy(ringer_engines[k], X86_OP_INVALID)))
+                fprintf(f, "  %-9s %s: %s\n", ringer_engines[k]->name, probe_pretty(rep->op[i].name, name), how);
+        }
 }
 
 /* --- JSON --------------------------------------------------------------- */
@@ -213,6 +220,10 @@ static struct json_object *json_theorem(const struct probe_report *rep)
         add_str(o, "form", op->witness->c->form);
         json_object_object_add(o, "mode", json_object_new_int(op->witness->m32 ? 32 : 64));
         add_str(o, "text", op->witness->text);
+        struct json_object *eng = json_object_new_object();
+        for (unsigned k = 0; ringer_engines[k]; k++)
+            add_str(eng, ringer_engines[k]->name, lab_engine_remedy(ringer_engines[k], op->op));
+        json_object_object_add(o, "engines", eng);
         json_object_array_add(a, o);
     }
     json_object_object_add(t, "offenders", a);
@@ -238,7 +249,7 @@ void probe_print_json(const struct probe_report *rep, FILE *f)
         struct json_object *e = json_object_new_object();
         add_str(e, "name", ringer_engines[i]->name);
         add_bool(e, "usable", lab_engine_usable(ringer_engines[i], NULL, 0));
-        add_str(e, "offenders", lab_engine_remedy(ringer_engines[i]));
+        add_str(e, "offenders", lab_engine_remedy(ringer_engines[i], X86_OP_INVALID));
         json_object_array_add(eng, e);
     }
     json_object_object_add(o, "engines", eng);

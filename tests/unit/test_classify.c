@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "lab/classify.h"
+#include "lab/engines.h"
 #include "tests/unit/classify_fixture.h"
 
 static const struct lab_options as_is;
@@ -389,12 +390,34 @@ static void test_damaged(void **state)
     assert_true(fine > 100 && not > 10);
 }
 
+/* Word sizes are the engines' own rules. */
+static void test_engines(void **state)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; ringer_engines[i]; i++, n++) {
+        const struct engine_ops *e = ringer_engines[i];
+        assert_true(lab_engine_remedy(e, X86_OP_POPF)[0]);
+        if (!strcmp(e->name, "interp") || (e->caps & ENGINE_CAP_HARDWARE))
+            assert_true(lab_engine_fits(e, X86_MODE_16) && lab_engine_fits(e, X86_MODE_32) &&
+                        lab_engine_fits(e, X86_MODE_64));
+        if (!strcmp(e->name, "trap")) {
+            assert_false(lab_engine_fits(e, X86_MODE_16));
+            assert_true(lab_engine_fits(e, X86_MODE_32));
+            assert_string_not_equal(lab_engine_remedy(e, X86_OP_RDTSC), lab_engine_remedy(e, X86_OP_POPF));
+        }
+        if (!strcmp(e->name, "translate"))
+            assert_true(lab_engine_fits(e, X86_MODE_64));
+    }
+    assert_true(n > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),       cmocka_unit_test(test_modes),       cmocka_unit_test(test_relocatable),
         cmocka_unit_test(test_unwind_table), cmocka_unit_test(test_kallsyms),    cmocka_unit_test(test_flat),
         cmocka_unit_test(test_bzimage),      cmocka_unit_test(test_wrong_files), cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_engines),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
