@@ -317,7 +317,7 @@ static unsigned decode_run(struct interp *it, struct source *s, uint64_t lin, st
 
 static bool innocent(const struct x86_insn *in, const struct uop *u)
 {
-    if (u->fn == interp_generic || u->fn == interp_generic_end)
+    if (u->fn == interp_generic || u->fn == interp_generic_end || (x86_isa[in->row].attr & (X86_ATTR_SSE | X86_ATTR_AVX)))
         return false;
     for (unsigned i = 0; i < in->nopnd; i++)
         if (in->opnd[i].kind == X86_OPND_MEM && in->opnd[i].size && in->op != X86_OP_NOP)
@@ -369,7 +369,7 @@ static struct block *assemble(struct interp *it, const struct source *s, const s
         u->idx = (uint8_t)i;
         u->len = ins[i].len;
         r = interp_pick(&p);
-        if (r == PICK_GENERIC || r == PICK_GENERIC_END) {
+        if (r == PICK_GENERIC || r == PICK_GENERIC_END || r == PICK_KEEP) {
             struct x86_insn *copy = take(it, sizeof(*copy));
 
             *copy = ins[i];

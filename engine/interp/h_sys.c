@@ -55,6 +55,19 @@ UOP(interp_generic)
     NEXT;
 }
 
+const struct uop *interp_insn(struct x86_cpu *c, const struct uop *u)
+{
+    const x86_exec_fn fn = interp_vm_of(c)->exec[u->in->op];
+
+    c->rip += u->off;
+    const int r = fn ? fn(c, u->in) : X86_UNDEF;
+
+    if (UNLIKELY(r != X86_OK) || disturbed(c))
+        return leave(c, u, r, u->len);
+    c->rip -= u->off;
+    return u + 1;
+}
+
 /* The instruction may have changed anything: back to the dispatcher. */
 UOP(interp_generic_end)
 {

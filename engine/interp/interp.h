@@ -33,7 +33,7 @@ struct uop {
     uop_fn fn;
     union {
         int64_t imm;
-        const struct x86_insn *in;      /* generic */
+        const struct x86_insn *in;      /* generic, PICK_KEEP */
         const struct uop *link;         /* branches: where taken goes, NULL when not known yet */
     };
     union {
@@ -91,7 +91,9 @@ enum {
     MODE_FS = 1 << 5,    /* likewise FS, any base; with MODE_PLAIN any limit */
     MODE_GS = 1 << 6,
     MODE_PLAIN = 1 << 7, /* not flat, but DS, ES and SS are writable data segments that do not expand down */
-    MODE_USER = 1 << 8,  /* only in the jump cache's key */
+    MODE_SSE = 1 << 8,   /* CR0 and CR4 let SSE instructions run */
+    MODE_AVX = 1 << 9,   /* likewise those with VEX, by CR4 and XCR0 */
+    MODE_USER = 1 << 10, /* only in the jump cache's key */
 };
 #define MODE_SHIFT 16 /* of mmu.version in the jump cache's key */
 
@@ -245,6 +247,7 @@ static inline uint64_t interp_in_seg(const struct x86_cpu *c, unsigned seg, uint
 /* how: access | size << 8 */
 UOP(interp_generic);
 UOP(interp_generic_end);
+const struct uop *interp_insn(struct x86_cpu *c, const struct uop *u); /* the exact way, for uops that keep their instruction */
 UOP(interp_redo);
 const struct uop *interp_miss(struct x86_cpu *c, const struct uop *u, uint64_t lin, unsigned how);
 /* Branch to another instruction of the same page, not linked yet; link is in the branch's uop. */
@@ -331,7 +334,6 @@ UOP(interp_cli);
 UOP(interp_sti);
 UOP(interp_stop);
 extern const uop_fn interp_pushf[2], interp_popf[2];
-extern const uop_fn interp_sse_load[4][AM_COUNT], interp_sse_store[4][AM_COUNT];
 UOP(interp_dead);
 UOP(interp_forward);
 
@@ -346,11 +348,13 @@ struct pick {
 };
 enum pick_result {
     PICK_NEXT,    /* falls through to the next uop */
+    PICK_KEEP,    /* likewise, and uop.in is wanted */
     PICK_END,     /* ends the block */
     PICK_GENERIC, /* no fast handler: a generic uop, falls through */
     PICK_GENERIC_END,
 };
 enum pick_result interp_pick(const struct pick *p);
+bool interp_pick_sse(const struct x86_insn *in, struct uop *u, unsigned mode, int am); /* h_sse.c */
 /* Join a compare in u[0] and the conditional branch in u[1], if there is a handler for the pair. */
 void interp_fuse(struct uop *u, const struct x86_insn *cmp, const struct x86_insn *jcc, unsigned mode);
 /* The same operation without storing flags, or NULL. */

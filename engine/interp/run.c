@@ -17,6 +17,11 @@ static uint16_t mode_of(const struct x86_cpu *c)
     uint16_t m = c->mode;
     uint32_t least = 0;
 
+    if ((c->cr4 & X86_CR4_OSFXSR) && !(c->cr0 & (X86_CR0_EM | X86_CR0_TS)))
+        m |= MODE_SSE;
+    if ((c->cr4 & X86_CR4_OSXSAVE) && (c->xcr0 & 6) == 6 && x86_pe(c) && !x86_v86(c) && !(c->cr0 & X86_CR0_TS))
+        m |= MODE_AVX;
+
     if (c->mode == X86_MODE_64)
         return m;
     if (s[X86_SS].ar & X86_AR_DB)

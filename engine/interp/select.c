@@ -409,6 +409,14 @@ static enum pick_result pick(const struct pick *p)
         return set(p, interp_pop_r[fm]);
     default: break;
     }
+    if (x86_isa[in->row].attr & (X86_ATTR_SSE | X86_ATTR_AVX)) {
+        bool mem = false;
+
+        for (unsigned i = 0; i < in->nopnd; i++)
+            mem |= o[i].kind == X86_OPND_MEM;
+        if (interp_pick_sse(in, p->u, p->mode, mem ? address(p, false) : -1))
+            return PICK_KEEP;
+    }
     if (k < 0)
         return PICK_GENERIC;
     switch (in->op) {

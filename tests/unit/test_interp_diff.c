@@ -1,5 +1,5 @@
 /*
- * The interpreter's fast handlers against the generic executors: random straight-line programs of integer
+ * The interpreter's fast handlers against the generic executors: random programs of integer and vector
  * instructions run once in blocks and once an instruction at a time; all registers, flags, memory and the
  * instruction count must agree.
  */
@@ -36,13 +36,19 @@ static uint32_t origin_of(enum kind k) { return k >= SEG32 ? 0 : IM_DATA; } /* o
 #define SEG_LIMIT 0x1860u /* a few accesses meet it */
 #define SEG_STACK 0x2e00u
 
-static bool known[X86_NOP_COUNT]; /* has an integer executor */
+static bool known[X86_NOP_COUNT]; /* has an integer or vector executor */
+static bool have_avx2;
+
+static bool is_vec(const struct x86_insn *in) { return x86_isa[in->row].attr & (X86_ATTR_SSE | X86_ATTR_AVX); }
 
 static bool wanted(const struct x86_insn *in, enum kind kind)
 {
     const struct x86_isa_row *r = &x86_isa[in->row];
 
-    if (r->pg || (r->attr & (X86_ATTR_BRANCH | X86_ATTR_IO | X86_ATTR_X87 | X86_ATTR_MMX | X86_ATTR_SSE | X86_ATTR_AVX | X86_ATTR_SERIALIZING)))
+    if (is_vec(in) && (in->map != 1 || in->opcode == 0xae || in->opcode == 0xc7 || in->opcode == 0xf7 || (in->vex && !have_avx2)))
+        return false; /* what depends on more state, or on what the host has */
+
+    if (r->pg || (r->attr & (X86_ATTR_BRANCH | X86_ATTR_IO | X86_ATTR_X87 | X86_ATTR_MMX | X86_ATTR_SERIALIZING)))
         return false;
     if (!known[in->op])
         return false;
@@ -88,6 +94,13 @@ static unsigned mov_imm(uint8_t *p, enum kind kind, unsigned reg, uint32_t imm)
     return n + 4;
 }
 
+static uint8_t vector_op(void)
+{
+    static const uint8_t lo[] = {0x10, 0x28, 0x2c, 0x50, 0x58, 0x60, 0x68, 0x70, 0x78, 0xd0, 0xd8, 0xe0, 0xe8, 0xf0, 0xf8};
+
+    return (uint8_t)(lo[rnd() % sizeof(lo)] + rnd() % 8);
+}
+
 /* A call of the next instruction but one, which returns to a jump over it. */
 static unsigned emit_call(uint8_t *p, enum kind kind)
 {
@@ -126,7 +139,19 @@ static unsigned emit(uint8_t *p, enum kind kind)
             b[n++] = rnd() & 1 ? 0x64 : 0x65;
         if (kind == LONG && rnd() % 3)
             b[n++] = (uint8_t)(0x40 | rnd() % 16);
-        if (rnd() % 3 == 0) {
+        const unsigned vec = rnd() % 4;
+
+        if (vec == 0) {
+            if (rnd() % 3 == 0)
+                b[n++] = rnd() & 1 ? 0xf3 : 0xf2;
+            b[n++] = 0x0f;
+            b[n++] = vector_op();
+        } else if (vec == 1 && kind <= PROT && rnd() & 1) {
+            n = 0;
+            b[n++] = 0xc5;
+            b[n++] = (uint8_t)rnd();
+            b[n++] = vector_op();
+        } else if (rnd() % 3 == 0) {
             b[n++] = 0x0f;
             b[n++] = (uint8_t)(bytes0f[rnd() % sizeof(bytes0f)] + (rnd() % 3 ? 0 : rnd() % 8));
         }
@@ -146,9 +171,13 @@ static unsigned emit(uint8_t *p, enum kind kind)
             k += mov_imm(p + k, kind, X86_RDI, origin_of(kind) + 0x800 + (uint32_t)(rnd() % 0x1000));
             k += mov_imm(p + k, kind, X86_RCX, (uint32_t)(rnd() % 64));
         } else if (mem && in.mem.base < X86_NGPR) {
+            /* Vectors mostly where they must be, and now and then where they must not. */
+            const bool align = is_vec(&in) && rnd() % 64;
+            const uint32_t at = origin_of(kind) + 0x800 + (uint32_t)(rnd() % 0x1000);
+
             if (in.mem.index < X86_NGPR)
-                k += mov_imm(p + k, kind, in.mem.index, (uint32_t)(rnd() % 64));
-            k += mov_imm(p + k, kind, in.mem.base, origin_of(kind) + 0x800 + (uint32_t)(rnd() % 0x1000));
+                k += mov_imm(p + k, kind, in.mem.index, (uint32_t)(rnd() % 64) & (align ? ~15u : ~0u));
+            k += mov_imm(p + k, kind, in.mem.base, align ? (at & ~15u) - (uint32_t)in.mem.disp : at);
             if (in.mem.base == in.mem.index && in.mem.scale != 1)
                 continue;
             if (in.mem.base == in.mem.index) /* twice the base must be in reach too */
@@ -161,6 +190,8 @@ static unsigned emit(uint8_t *p, enum kind kind)
 
 struct result {
     uint64_t gpr[16], rip, flags, insns, cr2;
+    uint32_t mxcsr;
+    uint8_t xmm[16][16], ymmh[16][16];
     uint8_t data[DATA_SIZE], stack[0x400];
 };
 
@@ -192,6 +223,18 @@ static void run(struct im *m, enum kind kind, bool single, const uint8_t *code, 
             c->gpr[i] = kind == LONG ? interesting() : (uint32_t)interesting();
     c->gpr[X86_RSP] = kind >= SEG32 ? SEG_STACK : IM_STACK - 0x200;
     x86_set_rflags(c, (rnd() & X86_FL_ARITH) | X86_FL_1 | (rnd() % 8 == 0 ? X86_FL_DF : 0));
+    c->cr4 |= X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE;
+    c->xcr0 = 7;
+    for (unsigned i = 0; i < 32; i++) {
+        const double d[] = {0, -0.0, 1, -1.5, 1e300, -1e-300, 3, 4e9, 1e-310, 0.1};
+        uint8_t *v16 = i < 16 ? c->fpu.xmm[i] : c->fpu.ymmh[i - 16];
+
+        for (unsigned k = 0; k < 16; k++)
+            v16[k] = (uint8_t)rnd();
+        if (rnd() & 1)
+            memcpy(v16, &d[rnd() % 10], 8);
+    }
+    c->fpu.mxcsr = 0x1f80 | (rnd() & 1 ? rnd() & 0x3f : 0) | (rnd() % 8 == 0 ? rnd() & 0xe040 : 0);
     c->idtr = (struct x86_dtr){0, 0}; /* a fault is the end */
     c->cr2 = 0;
     rng = keep;
@@ -203,12 +246,20 @@ static void run(struct im *m, enum kind kind, bool single, const uint8_t *code, 
     out->flags = x86_get_rflags(c) & ~(uint64_t)X86_FL_RF;
     out->insns = v->insns;
     out->cr2 = c->cr2;
+    out->mxcsr = c->fpu.mxcsr;
+    memcpy(out->xmm, c->fpu.xmm, sizeof(out->xmm));
+    memcpy(out->ymmh, c->fpu.ymmh, sizeof(out->ymmh));
     memcpy(out->data, m->vm->ram + IM_DATA, DATA_SIZE);
     memcpy(out->stack, m->vm->ram + IM_STACK - 0x400, 0x400);
 }
 
 static void explain(const struct result *a, const struct result *b, const uint8_t *code, unsigned n)
 {
+    for (unsigned i = 0; i < 16; i++)
+        if (memcmp(a->xmm[i], b->xmm[i], 16) || memcmp(a->ymmh[i], b->ymmh[i], 16))
+            fprintf(stderr, "vector register %u differs\n", i);
+    if (a->mxcsr != b->mxcsr)
+        fprintf(stderr, "mxcsr: blocks %x single %x\n", a->mxcsr, b->mxcsr);
     for (unsigned i = 0; i < 16; i++)
         if (a->gpr[i] != b->gpr[i])
             fprintf(stderr, "r%u: blocks %llx single %llx\n", i, (unsigned long long)a->gpr[i], (unsigned long long)b->gpr[i]);
@@ -297,6 +348,9 @@ int main(void)
 
     for (const struct x86_exec_entry *e = x86_exec_int; e->fn; e++)
         known[e->op] = true;
+    for (const struct x86_exec_entry *e = x86_exec_fpu; e->fn; e++)
+        known[e->op] = true;
+    have_avx2 = __builtin_cpu_supports("avx2");
     if (getenv("RINGER_SEED"))
         rng = strtoull(getenv("RINGER_SEED"), NULL, 0) | 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
