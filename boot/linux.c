@@ -117,7 +117,9 @@ static int place_kernel(struct loader *l, const struct header *h, uint64_t *load
     *load = h->relocatable || h->version >= 0x20a ? h->pref : 0x100000;
     if (*load >= 0x100000 && *load < LOAD_4G && h->init_size <= LOAD_4G - *load && !load_claim(l, *load, h->init_size))
         return 0;
-    if (h->relocatable && !load_claim_low(l, h->init_size, h->align, 0x100000, LOAD_4G, load))
+    /* Relocatable means upwards: decompression moves a kernel that is loaded lower to the preferred address, whatever is there. */
+    const uint64_t lowest = h->pref > 0x100000 ? h->pref : 0x100000;
+    if (h->relocatable && !load_claim_low(l, h->init_size, h->align, lowest, LOAD_4G, load))
         return 0;
     return load_fail(l, NULL, "this kernel needs %llu MiB of memory at 0x%llx, the machine has not that much",
                      (unsigned long long)((h->init_size + 0xfffff) >> 20), (unsigned long long)h->pref);

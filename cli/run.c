@@ -121,6 +121,11 @@ int cli_engines(const struct engine_config *cfg)
     return STATUS_OK;
 }
 
+static const char *why(int e)
+{
+    return e == -ENODEV ? "neither a file nor a block device" : strerror(-e);
+}
+
 /* Everything the user named is opened and checked before the machine exists. */
 static int load_files(struct run *r, struct pc_config *cfg, char *err, size_t cap)
 {
@@ -128,7 +133,7 @@ static int load_files(struct run *r, struct pc_config *cfg, char *err, size_t ca
     size_t len;
     int e = host_file_slurp(o->kernel, MAX_IMAGE, &r->kernel, &len);
     if (e) {
-        snprintf(err, cap, "--kernel: %s: %s", o->kernel, strerror(-e));
+        snprintf(err, cap, "--kernel: %s: %s", o->kernel, why(e));
         return -1;
     }
     cfg->boot = (struct boot_spec){.kind = o->format, .name = o->kernel, .kernel = r->kernel, .kernel_len = len, .cmdline = o->append,
@@ -138,7 +143,7 @@ static int load_files(struct run *r, struct pc_config *cfg, char *err, size_t ca
     for (unsigned i = 0; i < o->ninitrd; i++) {
         e = host_file_slurp(o->initrd[i], MAX_IMAGE, &r->initrd[i], &len);
         if (e) {
-            snprintf(err, cap, "--initrd: %s: %s", o->initrd[i], strerror(-e));
+            snprintf(err, cap, "--initrd: %s: %s", o->initrd[i], why(e));
             return -1;
         }
         r->mod[i] = (struct boot_module){.name = o->initrd[i], .data = r->initrd[i], .len = len};

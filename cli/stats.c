@@ -201,8 +201,11 @@ void stats_print(struct vm *vm, enum stats_kind kind, const char *file)
     sum(vm, &t);
     (kind == STATS_JSON ? print_json : print_text)(vm, f, &t, wall, cpu);
     host_unlock(vm->device_lock);
+    bool bad = ferror(f) != 0;
     if (file)
-        fclose(f);
+        bad |= fclose(f) != 0;
     else
         fflush(f);
+    if (file && bad)
+        host_log("--stats-file: %s: %s", file, strerror(errno));
 }

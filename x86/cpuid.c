@@ -213,7 +213,7 @@ bool x86_has(const struct x86_cpuid_policy *p, enum x86_feature f)
     return (unsigned)f < X86_NFEAT && (p->bits[f / 64] >> (f % 64) & 1);
 }
 
-const uint64_t *x86_feature_bits(const struct x86_cpuid_policy *p) { return p->bits; }
+const uint64_t *x86_feature_bits(const struct x86_cpuid_policy *p) { return p ? p->bits : NULL; }
 unsigned x86_phys_bits(const struct x86_cpuid_policy *p) { return p->cfg.phys_bits; }
 uint64_t x86_tsc_khz(const struct x86_cpuid_policy *p) { return p->cfg.tsc_khz; }
 uint64_t x86_xcr0_mask(const struct x86_cpuid_policy *p) { return p->xcr0_mask; }

@@ -50,6 +50,9 @@ refused trace-what run --kernel $k --trace-what everything
 refused load run --kernel $k --load banana
 refused debugcon run --kernel $k --debugcon "$tmp/no/such/dir"
 refused memory run --kernel $k --memory 1M
+refused memory run --kernel $k --memory 64M
+mkfifo "$tmp/fifo"
+refused 'neither a file' run --kernel "$tmp/fifo"
 long=$(head -c 200000 /dev/zero | tr '\0' x)
 refused 'command line' run --kernel $k --append "$(printf %s "$long" | head -c 100000)"
 # The same disk twice: the lock holds within one machine too.
