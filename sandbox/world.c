@@ -22,6 +22,7 @@ struct world {
     uint64_t runs;
     uint32_t spin;
     char why[128];
+    struct world_op queue[WORLD_OPS]; /* ours: the shared page is only written when it is handed over */
 };
 
 struct world_ctl *world_ctl(struct world *w)
@@ -88,6 +89,7 @@ static int request(struct world *w)
     if (w->pid <= 0)
         return -1;
     c->nops = w->nops;
+    memcpy(c->op, w->queue, w->nops * sizeof(w->queue[0]));
     c->failed = 0;
     w->nops = 0;
     w->runs++;
@@ -113,13 +115,17 @@ int world_queue(struct world *w, const struct world_op *op)
 {
     if (w->nops >= WORLD_OPS)
         return -1;
-    w->ctl->op[w->nops++] = *op;
+    w->queue[w->nops++] = *op;
     return 0;
 }
 
 void world_clear(struct world *w)
 {
-    w->nops = 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < w->nops; i++)
+        if (w->queue[i].kind == WORLD_LDT)
+            w->queue[n++] = w->queue[i];
+    w->nops = n;
 }
 
 void world_kick(struct world *w)

@@ -31,7 +31,7 @@ struct world_ctl *world_ctl(struct world *w);
 /* Queue a change for the next run; -1 when WORLD_OPS are queued. */
 int world_queue(struct world *w, const struct world_op *op);
 unsigned world_queued(const struct world *w);
-void world_clear(struct world *w); /* forget what is queued */
+void world_clear(struct world *w); /* forget queued changes of the address space; descriptors stay */
 /* Run guest code with the registers in the control page until an exit. 0; 1: a queued change failed and nothing ran
  * (ctl->error; the state of the address space is unknown: unmap everything); -1: the world is gone, world_why says how. */
 int world_run(struct world *w);

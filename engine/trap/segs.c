@@ -75,7 +75,7 @@ bool trap_segs_back(struct trap *t, const struct world_ctl *k)
         const uint16_t sel = k->sel[i];
         if (sel == t->loaded[i] || ((sel & 0xfffc) == 0 && t->loaded[i] == 0))
             continue;
-        t->n.lost++;
+        t->tv->n.lost++;
         struct x86_seg *g = &c->seg[i];
         if (i == X86_CS && sel == 0x33)
             return false;

@@ -84,11 +84,16 @@ static void step(struct trap *t, struct vcpu_exit *exit)
     sync_tlb(t);
 }
 
+void trap_step_one(struct trap *t, struct vcpu_exit *exit)
+{
+    step(t, exit);
+}
+
 /* The instruction at CS:EIP trapped. */
 static void emulate(struct trap *t, struct vcpu_exit *exit)
 {
-    t->by_op[op_at(t->v)]++;
-    t->n.insns_traps++;
+    t->tv->by_op[op_at(t->v)]++;
+    t->tv->n.insns_traps++;
     step(t, exit);
 }
 
@@ -175,7 +180,7 @@ static void page_fault(struct trap *t, uint32_t lin, uint32_t err, struct vcpu_e
     struct x86_xlat x;
 
     if (x86_walk(c, lin, access, user, false, &x) != X86_OK) {
-        t->n.faults_guest++;
+        t->tv->n.faults_guest++;
         deliver(t);
         return;
     }
@@ -186,7 +191,7 @@ static void page_fault(struct trap *t, uint32_t lin, uint32_t err, struct vcpu_e
     uint32_t *flags = &r->page_flags[roff >> 12];
     unsigned f = (x.global && (c->cr4 & X86_CR4_PGE) ? SPACE_GLOBAL : 0) | (x.page_size > 4096 ? SPACE_LARGE : 0);
 
-    t->n.faults_tlb++;
+    t->tv->n.faults_tlb++;
     if (t->tv->patching && access == X86_EXEC) {
         struct ppage *g = code_page(t, r, gpa);
         if (!g)
@@ -201,7 +206,7 @@ static void page_fault(struct trap *t, uint32_t lin, uint32_t err, struct vcpu_e
     if (__atomic_load_n(flags, __ATOMIC_RELAXED) & GPA_PF_CODE) {
         if (access == X86_WRITE) {
             struct ppage *g = code_page_at(t, gpa >> 12);
-            t->n.code_writes++;
+            t->tv->n.code_writes++;
             if (g && ++g->writes > WRITES_MAX) { /* more data than code: it is taken for data until it is executed again */
                 host_lock(t->tv->patch.lock);
                 patches_del(&t->tv->patch, (r->host_off + roff) >> 12);
@@ -212,7 +217,7 @@ static void page_fault(struct trap *t, uint32_t lin, uint32_t err, struct vcpu_e
             goto interpret;
         }
         if (had & SPACE_CODE) {
-            t->n.code_reads++;
+            t->tv->n.code_reads++;
             goto interpret;
         }
     } else if (x.writable) {
@@ -240,8 +245,14 @@ static void page_fault(struct trap *t, uint32_t lin, uint32_t err, struct vcpu_e
     space_map(s, page, n, gpa >> 12, r->host_off + roff, f);
     return;
 interpret:
-    t->n.interpreted++;
+    t->tv->n.interpreted++;
     step(t, exit);
+}
+
+bool trap_fill(struct trap *t, const struct world_ctl *k, struct vcpu_exit *exit)
+{
+    page_fault(t, (uint32_t)k->cr2, k->err, exit);
+    return true;
 }
 
 /* Bytes of code behind CS:EIP, to find the beginning of an instruction that trapped after itself. */
@@ -266,12 +277,12 @@ static void handle(struct trap *t, const struct world_ctl *k, struct vcpu_exit *
 
     switch (sig) {
     case WORLD_SIG_KICK:
-        t->n.kicks++;
+        t->tv->n.kicks++;
         return;
     case WORLD_SIG_SYS:
         /* INT 0x80 entered the host's kernel, which turned it away behind the instruction. SYSENTER and SYSCALL keep no return address. */
         if (k->arch == WORLD_ARCH_I386 && before(t, 2, b) && b[0] == 0xcd && b[1] == 0x80) {
-            t->n.syscalls++;
+            t->tv->n.syscalls++;
             c->rip = (uint32_t)(c->rip - 2);
             emulate(t, exit);
             return;
@@ -280,7 +291,7 @@ static void handle(struct trap *t, const struct world_ctl *k, struct vcpu_exit *
         snprintf(exit->fail.why, sizeof(exit->fail.why), "the guest used SYSENTER or SYSCALL, which cannot be undone once executed (see --patch=lazy)");
         return;
     case WORLD_SIG_TRAP:
-        t->n.ints++;
+        t->tv->n.ints++;
         if (trapno == 3) {
             if (before(t, 2, b))
                 c->rip = (uint32_t)(c->rip - (b[1] == 0xcc ? 1 : 2));
@@ -316,7 +327,11 @@ static void handle(struct trap *t, const struct world_ctl *k, struct vcpu_exit *
             if (!seen && look(t, g))
                 return;
             if (g->bytes[lin & 0xfff] == 0xf4 && g->ram[lin & 0xfff] != 0xf4)
-                t->n.patched++;
+                t->tv->n.patched++;
+            if (t->tv->report && g->bytes[lin & 0xfff] == 0xf4 && g->ram[lin & 0xfff] != 0xf4 && (g->start[(lin & 0xfff) / 64] >> (lin & 63) & 1)) {
+                trap_report_one(t, g, lin & 0xfff, exit);
+                return;
+            }
         }
     }
     emulate(t, exit);
@@ -330,7 +345,7 @@ static void fail(struct vcpu_exit *exit, const char *why)
     snprintf(exit->fail.why, sizeof(exit->fail.why), "%s", why);
 }
 
-static void direct(struct trap *t, struct vcpu_exit *exit)
+int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
 {
     struct vcpu *v = t->v;
     struct x86_cpu *c = &v->cpu;
@@ -348,7 +363,7 @@ static void direct(struct trap *t, struct vcpu_exit *exit)
     for (unsigned i = 0; i < 8; i++)
         k->gpr[i] = (uint32_t)c->gpr[i];
     k->eip = (uint32_t)c->rip;
-    k->eflags = ((uint32_t)x86_get_rflags(c) & DIRECT_FLAGS) | X86_FL_1 | X86_FL_IF;
+    k->eflags = ((uint32_t)x86_get_rflags(c) & DIRECT_FLAGS) | X86_FL_1 | X86_FL_IF | eflags;
     trap_segs_load(t, s, k);
     memcpy(k->fp, c->fpu.raw, WORLD_FP_SIZE);
     k->load_fp = 1;
@@ -358,28 +373,28 @@ static void direct(struct trap *t, struct vcpu_exit *exit)
     if (vcpu_requests(v) || atomic_load(&t->kicked)) {
         atomic_store(&t->current, NULL);
         /* What was queued stays queued. */
-        return;
+        return 1;
     }
-    t->n.runs++;
+    t->tv->n.runs++;
     const int r = world_run(w);
     atomic_store(&t->current, NULL);
     if (r < 0) {
         fail(exit, world_why(w));
-        return;
+        return 1;
     }
     if (r > 0) { /* out of mappings or memory, or an address the host will not map: start over, and get past this instruction */
         memset(s->ldt, 0, sizeof(s->ldt));
         space_flush(s, true);
-        t->n.interpreted++;
+        t->tv->n.interpreted++;
         step(t, exit);
-        return;
+        return 1;
     }
     for (unsigned i = 0; i < 8; i++)
         c->gpr[i] = k->gpr[i];
     c->rip = k->eip;
     const uint32_t fl = k->eflags;
     /* AC and ID go with POPF at any privilege; where POPF is replaced they cannot have changed. */
-    const uint32_t take = DIRECT_FLAGS | (t->tv->patching ? 0 : X86_FL_TF | X86_FL_NT);
+    const uint32_t take = DIRECT_FLAGS | (t->tv->patching && !t->tv->report ? 0 : X86_FL_TF | X86_FL_NT);
     x86_set_rflags(c, (x86_get_rflags(c) & ~(uint64_t)take) | (fl & take));
     memcpy(c->fpu.raw, k->fp, 464);
     memcpy(c->fpu.raw + 576, k->fp + 576, 256);
@@ -387,13 +402,20 @@ static void direct(struct trap *t, struct vcpu_exit *exit)
     if (!trap_segs_back(t, k) || k->rip >> 32) {
         x86_raise_err(c, X86_GP, 0x30);
         deliver(t);
-        return;
+        return 1;
     }
     if (c->seg[X86_CS].ar & X86_AR_DB)
         c->mode = X86_MODE_32;
     else
         c->mode = X86_MODE_16;
-    handle(t, k, exit);
+    return 0;
+}
+
+static void direct(struct trap *t, struct vcpu_exit *exit)
+{
+    const unsigned which = t->v->cpu.cpl == 3 ? WORLD_USER : WORLD_KERNEL;
+    if (trap_enter(t, 0, exit) == 0)
+        handle(t, world_ctl(t->world[which]), exit);
 }
 
 /* --- the loop ------------------------------------------------------------------------------------ */
@@ -439,7 +461,7 @@ static void trap_run(struct vcpu *v, struct vcpu_exit *exit)
             if (exit->kind == EXIT_FAIL)
                 return;
         } else {
-            t->n.interpreted++;
+            t->tv->n.interpreted++;
             step(t, exit);
         }
     }
@@ -480,6 +502,35 @@ static int trap_map_commit(struct vm *vm)
     return 0;
 }
 
+static unsigned trap_stats(const struct vm *vm, struct engine_stat *out, unsigned cap)
+{
+    const struct trap_vm *tv = tvm(vm);
+    if (!tv)
+        return 0;
+    const struct trap_counts *n = &tv->n;
+    const struct engine_stat all[] = {
+        {"entries into direct execution", n->runs},
+        {"instructions trapped", n->insns_traps},
+        {"of these, replaced ones", n->patched},
+        {"INT 80 by way of the host's system call", n->syscalls},
+        {"INT3, single steps", n->ints},
+        {"translations filled", n->faults_tlb},
+        {"page faults of the guest", n->faults_guest},
+        {"interrupted to be served", n->kicks},
+        {"instructions interpreted for other reasons", n->interpreted},
+        {"segment registers loaded unseen", n->lost},
+        {"loads from patched pages", n->code_reads},
+        {"stores to patched pages", n->code_writes},
+        {"instructions scanned", tv->patch.scanned},
+        {"sites replaced", tv->patch.sites},
+        {"patched pages invalidated", tv->patch.invals},
+    };
+    const unsigned have = sizeof(all) / sizeof(all[0]);
+    for (unsigned i = 0; i < have && i < cap; i++)
+        out[i] = all[i];
+    return have;
+}
+
 /* --- set-up ----------------------------------------------------------------------------------------- */
 
 static void trap_vm_fini(struct vm *vm)
@@ -488,6 +539,9 @@ static void trap_vm_fini(struct vm *vm)
 
     if (!tv)
         return;
+    if (tv->report && tv->sensitive)
+        trap_report_print(vm, tv);
+    free(tv->sensitive);
     if (tv->patching)
         patches_fini(&tv->patch);
     free(tv);
@@ -507,9 +561,11 @@ static int trap_vm_init(struct vm *vm)
         return -1;
     }
     vm->engine_priv = tv;
-    tv->report = vm->engine_cfg.report_sensitive;
     tv->eager = vm->engine == &engine_patch;
+    tv->report = vm->engine_cfg.report_sensitive && !tv->eager && !vm->engine_cfg.patch_lazy; /* with replacement nothing is left to report */
     tv->patching = tv->eager || vm->engine_cfg.patch_lazy || tv->report;
+    if (tv->report && !(tv->sensitive = calloc(X86_NOP_COUNT, sizeof(*tv->sensitive))))
+        return -1;
     if (tv->patching) {
         if (patches_init(&tv->patch, vm->ram_size >> 12) != 0)
             return -1;
@@ -618,7 +674,7 @@ static int patch_probe(const struct engine_config *cfg, char *reason, size_t cap
 #define OPS                                                                                                                              \
     .caps = ENGINE_CAP_STEP, .rank = 0, .vm_init = trap_vm_init, .vm_fini = trap_vm_fini, .vcpu_init = trap_vcpu_init,                   \
     .vcpu_fini = trap_vcpu_fini, .can_run = trap_can_run, .run = trap_run, .step = trap_step, .kick = trap_kick,                         \
-    .map_commit = trap_map_commit, .code_inval = trap_code_inval
+    .map_commit = trap_map_commit, .code_inval = trap_code_inval, .stats = trap_stats
 
 const struct engine_ops engine_trap = {
     .name = "trap",

@@ -87,9 +87,20 @@ struct trap_counts {
     uint64_t runs, insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_reads, code_writes, interpreted, lost;
 };
 
+/* What --report-sensitive knows of a mnemonic. */
+struct sensitive {
+    uint64_t runs, wrong, trapped, unmeasured;
+    uint32_t first_eip;
+    char first[96]; /* how the first wrong result differed */
+};
+
 struct trap_vm {
     struct patches patch;
-    bool patching, report, eager;
+    bool patching; /* worlds run patched copies of code pages */
+    bool report, eager;
+    struct trap_counts n;
+    uint64_t by_op[X86_NOP_COUNT]; /* instructions interpreted after a trap */
+    struct sensitive *sensitive;   /* by enum x86_op; report only */
 };
 
 struct trap {
@@ -103,9 +114,19 @@ struct trap {
     bool user_access;  /* the kernel's world was filled with SMAP suspended */
     uint16_t loaded[6]; /* selectors the world was entered with */
     uint32_t last_lin, last_eip;
-    struct trap_counts n;
-    uint64_t by_op[X86_NOP_COUNT]; /* instructions interpreted after a trap */
 };
+
+/* One run in the current world from the canonical state, which it brings up to date. 0: an exit is in the control page;
+ * else *exit or the state already says what comes next. eflags: more host flags to run with. */
+int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit);
+void trap_step_one(struct trap *t, struct vcpu_exit *exit);
+/* A page fault of the host in the control page: serve it. True: what faulted may be tried again. */
+bool trap_fill(struct trap *t, const struct world_ctl *k, struct vcpu_exit *exit);
+
+/* report.c: at an offender whose first byte is *patched in its page: what the processor does with it, beside what is right.
+ * The processor's result stands. */
+void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_exit *exit);
+void trap_report_print(struct vm *vm, const struct trap_vm *tv);
 
 /* segs.c: segments as descriptors of the world's LDT. */
 bool trap_segs_ok(const struct x86_cpu *c);
