@@ -223,7 +223,7 @@ static void update_irq(struct rtc *r)
 }
 
 /* Virtual time is the periodic interrupt's phase; seconds come from the RTC's own time. */
-static void sync_flags(struct rtc *r)
+static void collect_flags(struct rtc *r)
 {
     uint64_t now = clock_now(r->clock), then = r->synced;
     r->synced = now;
@@ -239,6 +239,11 @@ static void sync_flags(struct rtc *r)
                 r->ram[R_C] |= C_AF;
         }
     }
+}
+
+static void sync_flags(struct rtc *r)
+{
+    collect_flags(r);
     update_irq(r);
 }
 
@@ -284,8 +289,9 @@ static uint8_t read_reg(struct rtc *r, uint8_t i)
     if (i == R_A)
         return r->ram[R_A] | (!frozen(r) && second_fraction(rtc_ns(r)) >= (int64_t)(NS_PER_S - UIP_NS) ? A_UIP : 0);
     if (i == R_C) {
-        sync_flags(r);
-        uint8_t v = r->ram[R_C];
+        /* A flag that comes up in the very read that takes it must not pulse the line: an edge-triggered input would keep the edge. */
+        collect_flags(r);
+        uint8_t c = r->ram[R_C] & (C_PF | C_AF | C_UF), v = c | (c & r->ram[R_B] ? C_IRQF : 0);
         r->ram[R_C] = 0;
         update_irq(r);
         rearm(r);
