@@ -98,11 +98,8 @@ static unsigned engine_rows(const struct vm *vm, struct engine_stat row[MAX_ROWS
     return n < MAX_ROWS ? n : MAX_ROWS;
 }
 
-static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wall, double cpu)
+static void print_insns(FILE *f, const struct totals *t, double wall)
 {
-    struct dev_count d[MAX_ROWS];
-    fprintf(f, "--- ringer statistics, engine %s\n", vm->engine->name);
-    fprintf(f, "time          %.3f s wall, %.3f s host CPU, %.3f s halted\n", wall, cpu, (double)t->halted_ns / 1e9);
     fprintf(f, "instructions  %" PRIu64 " (%.1f million/s)\n", t->insns, wall > 0 ? (double)t->insns / wall / 1e6 : 0.0);
     fprintf(f, "  innocuous            %" PRIu64 "\n", t->insns - sensitive_total(t));
     fprintf(f, "  privileged           %" PRIu64 "\n", class_count(t, X86_PG_PRIVILEGED));
@@ -115,6 +112,16 @@ static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wa
             fprintf(f, " %s %" PRIu64, vector_names[k], t->exceptions[k]);
     fprintf(f, "\ninterrupts    %" PRIu64 "\n", t->interrupts);
     fprintf(f, "paging        %" PRIu64 " walks, %" PRIu64 " TLB flushes\n", t->walks, t->flushes);
+}
+
+static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wall, double cpu)
+{
+    struct dev_count d[MAX_ROWS];
+    fprintf(f, "--- ringer statistics, engine %s\n", vm->engine->name);
+    fprintf(f, "time          %.3f s wall, %.3f s host CPU, %.3f s halted\n", wall, cpu, (double)t->halted_ns / 1e9);
+    /* The processor counts nothing for us. */
+    if (!(vm->engine->caps & ENGINE_CAP_HARDWARE))
+        print_insns(f, t, wall);
     struct engine_stat row[MAX_ROWS];
     unsigned rows = engine_rows(vm, row);
     for (unsigned i = 0; i < rows; i++)
