@@ -41,6 +41,7 @@
 #define PORT_PCI_IO 0xc000
 #define PORT_PCI_IO_SIZE 0x3000
 #define PORT_PVPANIC 0x505
+#define PORT_FW_CFG 0x510
 #define PORT_ELCR 0x4d0
 
 /* Global system interrupts */
@@ -286,6 +287,8 @@ static void make_legacy(struct pc *pc)
     add_port(pc, PORT_PVPANIC, 1, own(pc, pvpanic_new(on_panic, pc)), 0);
     if (pc->cfg.debug_exit_port)
         add_port(pc, pc->cfg.debug_exit_port, 4, own(pc, isa_debug_exit_new(on_debug_exit, pc)), 0);
+    if (pc->cfg.fw_signature)
+        add_port(pc, PORT_FW_CFG, 2, own(pc, fw_signature_new()), 0);
     if (pc->cfg.pc_testdev) {
         struct irq_line lines[PC_TESTDEV_NIRQ];
         for (unsigned i = 0; i < PC_TESTDEV_NIRQ; i++)

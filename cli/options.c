@@ -102,7 +102,7 @@ void cli_usage(void)
 
 enum {
     O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
-    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_HELP,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_HELP,
 };
 
 static const struct option run_opts[] = {
@@ -120,6 +120,7 @@ static const struct option run_opts[] = {
     {"debugcon", required_argument, NULL, O_DEBUGCON},
     {"isa-debug-exit", optional_argument, NULL, O_DEBUG_EXIT},
     {"pc-testdev", no_argument, NULL, O_TESTDEV},
+    {"on-tcg", no_argument, NULL, O_ON_TCG},
     {"no-reboot", no_argument, NULL, O_NO_REBOOT},
     {"engine", required_argument, NULL, O_ENGINE},
     {"irqchip", required_argument, NULL, O_IRQCHIP},
@@ -265,6 +266,7 @@ static int set_option(struct run_options *o, int opt, char *arg)
         o->debug_exit_port = (uint16_t)n;
         return 0;
     case O_TESTDEV: o->pc_testdev = true; return 0;
+    case O_ON_TCG: o->on_tcg = true; return 0;
     case O_NO_REBOOT: o->no_reboot = true; return 0;
     case O_ENGINE: o->engine = arg; return 0;
     case O_IRQCHIP:

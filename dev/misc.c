@@ -197,6 +197,51 @@ struct dev *post_port_new(void)
     return &p->dev;
 }
 
+/* --- firmware signature ----------------------------------------------------- */
+
+struct fw_signature {
+    struct dev dev;
+    uint16_t item;
+    unsigned at;
+};
+
+static int fw_read(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t *val)
+{
+    struct fw_signature *f = (struct fw_signature *)d;
+    if (off != 1 || size != 1)
+        return DEV_UNMAPPED;
+    *val = f->item == 0 && f->at < 4 ? (uint8_t)"QEMU"[f->at++] : 0;
+    return DEV_OK;
+}
+
+static int fw_write(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t val)
+{
+    struct fw_signature *f = (struct fw_signature *)d;
+    if (off != 0 || size != 2)
+        return DEV_UNMAPPED;
+    f->item = (uint16_t)val;
+    f->at = 0;
+    return DEV_OK;
+}
+
+static void fw_reset(struct dev *d)
+{
+    struct fw_signature *f = (struct fw_signature *)d;
+    f->item = 0;
+    f->at = 0;
+}
+
+static const struct dev_ops fw_ops = {.name = "fw-signature", .reset = fw_reset, .read = fw_read, .write = fw_write, .fini = free_fini};
+
+struct dev *fw_signature_new(void)
+{
+    struct fw_signature *f = calloc(1, sizeof(*f));
+    if (!f)
+        return NULL;
+    f->dev.ops = &fw_ops;
+    return &f->dev;
+}
+
 /* --- pvpanic ---------------------------------------------------------------- */
 
 struct pvpanic {

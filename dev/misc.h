@@ -19,6 +19,10 @@ struct dev *port92_new(void (*reset)(void *ctx), void *ctx);
 /* Diagnostic port, one port (0x80): remembers what was written. Also the delay port of old drivers. */
 struct dev *post_port_new(void);
 
+/* QEMU's firmware-configuration device, as far as its signature: 2 ports (0x510), item 0 reads "QEMU". For test guests on a processor that
+ * is QEMU's TCG, so that they know its known inexactness. */
+struct dev *fw_signature_new(void);
+
 /* Panic notification, one port (0x505). Reads give the supported events. */
 #define PVPANIC_PANICKED 1u
 #define PVPANIC_CRASH_LOADED 2u

@@ -100,6 +100,9 @@ static void special(const struct build *b, uint32_t leaf, uint32_t r[4], const u
     case 0x80000002:
     case 0x80000003:
     case 0x80000004:
+        if (b->t->name[0])
+            memcpy(r, b->t->name + 4 * (leaf - 0x80000002), 16);
+        break;
     case 0x80000005:
     case 0x80000006:
         if (k[EAX] || k[EBX] || k[ECX] || k[EDX])

@@ -10,6 +10,7 @@ struct kvm_cpuid_target {
     unsigned index, ncpu;
     bool kernel_apic;      /* the local APIC is KVM's */
     bool tsc_deadline;     /* and has the TSC-deadline timer (KVM_CAP_TSC_DEADLINE_TIMER) */
+    uint32_t name[12];     /* the processor's name, leaves 0x80000002 to 4, which KVM does not tell */
 };
 
 /* Fill out (at most cap entries) for KVM_SET_CPUID2; returns how many, or 0 when out of memory or room. Makes no system call.

@@ -47,7 +47,8 @@ struct kvm_vm {
     int kvm, fd;
     size_t run_size;
     unsigned ncpu;
-    bool readonly_mem, sregs2, signal_msi, dirty_logging;
+    bool readonly_mem, sregs2, xcrs, dirty_logging;
+    uint64_t xfeatures; /* components KVM keeps */
     struct kvm_slot slot[KVM_MAX_SLOTS];
     struct host_mutex *route_lock;
     struct kvm_irq_routing_entry route[KVM_IOAPIC_PINS]; /* VM_INTC_SPLIT: level-triggered messages in use; gsi = pin */

@@ -133,7 +133,6 @@ const struct kvm_need kvm_needs[] = {
     {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
     {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
     {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
-    {KVM_CAP_XCRS, "KVM_CAP_XCRS"},
     {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT (Linux 4.13)"},
     {0, NULL},
 };
@@ -204,19 +203,20 @@ static int set_state(struct probe_result *r, int vcpu)
     return step(r, PROBE_STATE, kvm_sys_ioctl(vcpu, KVM_SET_SREGS, &s)) || step(r, PROBE_STATE, kvm_sys_ioctl(vcpu, KVM_SET_REGS, &g));
 }
 
-static void run_guest(struct probe_result *r, int vcpu, struct kvm_run *run)
+/* True if the guest came to its end. */
+static bool run_guest(struct probe_result *r, int vcpu, struct kvm_run *run)
 {
     uint64_t begin = 0;
     r->step = PROBE_RUN;
     r->exit_reason = UINT32_MAX;
-    while (r->stage != PROBE_DONE) {
+    for (;;) {
         long ret = kvm_sys_ioctl_val(vcpu, KVM_RUN, 0);
         uint64_t now = host_now();
         if (ret == -EINTR || ret == -EAGAIN)
             continue;
         if (ret < 0) {
             r->error = (int)-ret;
-            return;
+            return false;
         }
         uint8_t value = run->exit_reason == KVM_EXIT_IO ? ((uint8_t *)run)[run->io.data_offset] : 0;
         if (run->exit_reason != KVM_EXIT_IO || run->io.port != PORT || value <= PROBE_NONE || value > PROBE_DONE) {
@@ -224,8 +224,10 @@ static void run_guest(struct probe_result *r, int vcpu, struct kvm_run *run)
             r->detail = run->exit_reason == KVM_EXIT_INTERNAL_ERROR ? run->internal.suberror
                         : run->exit_reason == KVM_EXIT_FAIL_ENTRY   ? run->fail_entry.hardware_entry_failure_reason
                                                                     : run->hw.hardware_exit_reason;
-            return;
+            return false;
         }
+        if (value == PROBE_DONE)
+            return true;
         r->stage = value;
         if (value == PROBE_LOOP_BEGIN)
             begin = now;
@@ -248,10 +250,12 @@ static void with_vcpu(struct probe_result *r, int kvm, int vm, int vcpu)
     r->step = PROBE_MEMORY;
     if (step(r, PROBE_MEMORY, kvm_sys_ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot)) || set_cpuid(r, kvm, vcpu) || set_state(r, vcpu))
         return;
-    run_guest(r, vcpu, run);
+    if (!run_guest(r, vcpu, run))
+        return;
     memcpy(&r->sse, mem + RESULT, 8);
     memcpy(&r->fault_addr, mem + RESULT + 8, 8);
     memcpy(&r->fault_error, mem + RESULT + 16, 8);
+    __atomic_store_n(&r->stage, PROBE_DONE, __ATOMIC_RELEASE); /* the rest is there */
 }
 
 /* In the trial's process, which ends afterwards and takes every descriptor and mapping with it. */

@@ -140,7 +140,7 @@ static int pull(struct kvm_vcpu *kv, uint32_t mask)
     if (mask & STATE_FPU) {
         struct kvm_xcrs x = {0};
         _Static_assert(sizeof(struct kvm_xsave) == sizeof(c->fpu.raw), "one layout");
-        r |= CALL(kv, KVM_GET_XSAVE, c->fpu.raw) | CALL(kv, KVM_GET_XCRS, &x);
+        r |= CALL(kv, KVM_GET_XSAVE, c->fpu.raw) | (vm_of(kv)->xcrs ? CALL(kv, KVM_GET_XCRS, &x) : 0);
         for (unsigned i = 0; i < x.nr_xcrs && i < KVM_MAX_XCRS; i++)
             if (x.xcrs[i].xcr == 0)
                 c->xcr0 = x.xcrs[i].value;
@@ -226,7 +226,9 @@ int kvm_state_push(struct vcpu *v, uint32_t mask)
     }
     if (mask & STATE_FPU) {
         struct kvm_xcrs x = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = c->xcr0}}};
-        r |= CALL(kv, KVM_SET_XCRS, &x) | CALL(kv, KVM_SET_XSAVE, c->fpu.raw);
+        struct x86_fpu f = c->fpu;
+        f.xstate_bv &= vm_of(kv)->xfeatures;
+        r |= (vm_of(kv)->xcrs ? CALL(kv, KVM_SET_XCRS, &x) : 0) | CALL(kv, KVM_SET_XSAVE, f.raw);
     }
     if (mask & STATE_MSR)
         push_msrs(kv);

@@ -77,7 +77,7 @@ int kvm_verdict(const struct probe_result *r, const char *device, char *reason, 
     }
     if (r->killed && stage == PROBE_LOOP_BEGIN && r->native_ns)
         return too_slow(r, device, reason, cap);
-    if (r->killed) {
+    if (r->killed && stage != PROBE_DONE) {
         if (step < PROBE_RUN)
             snprintf(text, sizeof(text), "hangs in %s", steps[step]);
         else

@@ -1,4 +1,5 @@
 /* A VM in KVM: creation, memory slots, start, statistics. */
+#include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,6 +171,10 @@ static int read_lists(struct kvm_vm *k)
     long err = kvm_sys_ioctl(k->kvm, KVM_GET_SUPPORTED_CPUID, k->supported);
     if (err < 0)
         return failed(k, "KVM_GET_SUPPORTED_CPUID", err);
+    k->xfeatures = 3;
+    for (unsigned i = 0; i < k->supported->nent; i++)
+        if (k->supported->entries[i].function == 0xd && k->supported->entries[i].index == 0)
+            k->xfeatures |= k->supported->entries[i].eax | (uint64_t)k->supported->entries[i].edx << 32;
     err = kvm_sys_ioctl(k->kvm, KVM_GET_MSR_INDEX_LIST, &head);
     if (err < 0 && err != -E2BIG)
         return failed(k, "KVM_GET_MSR_INDEX_LIST", err);
@@ -221,6 +226,7 @@ static int create(struct kvm_vm *k, const char *device)
         return failed(k, "KVM_SET_TSS_ADDR", err);
     k->readonly_mem = has(k, KVM_CAP_READONLY_MEM);
     k->sregs2 = has(k, KVM_CAP_SREGS2);
+    k->xcrs = has(k, KVM_CAP_XCRS); /* not on processors without XSAVE */
     if ((err = kvm_sys_kick_init()) < 0)
         return failed(k, "kick signal", err);
     if (read_lists(k) || kvm_irq_init(k, k->vm->engine_cfg.irqchip) || make_vcpus(k))
@@ -254,10 +260,13 @@ static int vm_init(struct vm *vm)
 static int set_cpuid(struct kvm_vm *k, unsigned i)
 {
     const unsigned cap = 128;
-    const struct kvm_cpuid_target t = {.index = i, .ncpu = k->ncpu, .kernel_apic = k->vm->intc_kind != VM_INTC_OURS,
+    struct kvm_cpuid_target t = {.index = i, .ncpu = k->ncpu, .kernel_apic = k->vm->intc_kind != VM_INTC_OURS,
                                        .tsc_deadline = has(k, KVM_CAP_TSC_DEADLINE_TIMER)};
     struct kvm_cpuid2 *id = calloc(1, sizeof(*id) + cap * sizeof(id->entries[0]));
     long err = -ENOMEM;
+    if (__get_cpuid_max(0x80000000, NULL) >= 0x80000004)
+        for (uint32_t leaf = 0, *n = t.name; leaf < 3; leaf++, n += 4)
+            __cpuid(0x80000002 + leaf, n[0], n[1], n[2], n[3]);
     if (id) {
         id->nent = kvm_cpuid_build(k->vm->cpuid, k->supported, &t, id->entries, cap);
         if (id->nent)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Run one self-checking guest: run.sh RINGER ENGINE IMAGE, or run.sh qemu - IMAGE.
 # The source may hold a line "guest-options: --cpus 4 --memory 64M --disk 1M ..." (a subset that QEMU has too)
-# and "guest-not-qemu: REASON" / "guest-not-ENGINE: REASON".
+# and "guest-not-qemu: REASON" / "guest-not-ENGINE: REASON". RINGER_ARGS: further options of ringer run.
 set -eu
 ringer=$1 engine=$2 image=$3
 name=$(basename "$image"); name=${name%.*}
@@ -31,7 +31,7 @@ if [ "$ringer" = qemu ]; then
     [ -z "$disk" ] || set -- "$@" -drive "file=$disk,format=raw,if=none,id=d" -device virtio-blk-pci,drive=d,disable-legacy=on
 else
     set -- "$ringer" run --engine "$engine" --kernel "$image" --format "$fmt" --memory "$mem" --cpus "$cpus" --console none --debugcon "$out" \
-        --isa-debug-exit --no-reboot
+        --isa-debug-exit --no-reboot ${RINGER_ARGS:-}
     [ -z "$disk" ] || set -- "$@" --disk "$disk"
 fi
 timeout "${GUEST_TIMEOUT:-120}" "$@" </dev/null || st=$?

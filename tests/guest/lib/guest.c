@@ -4,6 +4,7 @@
 #include <stdarg.h>
 
 static unsigned passed, failed;
+bool lax_kvm;
 volatile struct fault fault;
 volatile uint64_t try_resume, try_rsp;
 static handler_fn handlers[256];
@@ -77,9 +78,11 @@ const char *lax_why;
 void check_at(bool ok, const char *name, const char *file, int line)
 {
     const char *why = lax_why;
+    bool kvm = lax_kvm;
     lax_why = NULL;
-    if (!ok && why && under_qemu()) {
-        print("skip %s: under QEMU %s\n", name, why);
+    lax_kvm = false;
+    if (!ok && why && (kvm || under_qemu())) {
+        print("skip %s: under %s %s\n", name, kvm ? "KVM" : "QEMU", why);
         return;
     }
     if (ok) {
@@ -118,6 +121,21 @@ bool under_qemu(void)
     for (int i = 0; i < 4; i++)
         same &= inb(0x511) == (uint8_t)sig[i];
     return same;
+}
+
+/* The hypervisor's name says KVM under our other engines too, whose processor has a name of its own. KVM's own local APIC shows by its
+ * paravirtual EOI. */
+bool under_kvm(int what)
+{
+    uint32_t r[4];
+    cpuid(0x40000000, 0, r);
+    if (r[1] != 0x4b4d564b || r[2] != 0x564b4d56)
+        return false;
+    cpuid(0x80000002, 0, r);
+    if (r[0] == 0x676e6952) /* "Ring" */
+        return false;
+    cpuid(0x40000001, 0, r);
+    return what == KVM_ANY || (r[0] >> 6 & 1);
 }
 
 /* --- exceptions --- */

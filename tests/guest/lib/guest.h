@@ -35,6 +35,15 @@ void check_eq_at(uint64_t got, uint64_t want, const char *name, const char *file
 bool under_qemu(void);
 extern const char *lax_why;
 #define LAX(why) (lax_why = (why))
+/* The same for checks that KVM is known to fail, on any processor: with its own local APIC (kernel_apic), or whatever has it. */
+enum { KVM_ANY, KVM_APIC };
+bool under_kvm(int what);
+#define LAX_KVM(what, why)                                                                                             \
+    do {                                                                                                               \
+        if (under_kvm(what))                                                                                           \
+            lax_why = (why), lax_kvm = true;                                                                           \
+    } while (0)
+extern bool lax_kvm;
 
 /* Exceptions. A handler set for a vector gets the frame and may change it; without one the guest prints the frame and fails. */
 typedef void (*handler_fn)(struct frame *f);
