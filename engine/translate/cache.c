@@ -136,7 +136,8 @@ int tr_cache_init(struct translate *x)
     x->taken = 64;
     x->room->tlb_mask = (uint64_t)(TR_TLB_SIZE - 1) * sizeof(struct tr_tlb);
     x->room->jump_mask = (uint64_t)(TR_JUMP_SIZE - 1) * sizeof(struct tr_jump);
-    for (unsigned i = 0; i < 4; i++)
+    x->room->host_mxcsr = 0x1f80;
+    for (unsigned i = 0; i < 6; i++)
         x->room->align_mask[i] = (1u << i) - 1;
     for (unsigned i = 0; i < X86_TLB_NCTX; i++)
         clear_tlb(x, i);

@@ -14,6 +14,8 @@ static uint8_t key_of(const struct x86_cpu *c)
         key |= TR_SSE;
         if ((c->cr4 & X86_CR4_OSXSAVE) && (c->xcr0 & 6) == 6)
             key |= TR_AVX;
+        if ((c->fpu.mxcsr & 0x1f80) == 0x1f80)
+            key |= TR_FP;
     }
     return key;
 }

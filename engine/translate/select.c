@@ -3,30 +3,9 @@
  * again with the registers renamed and the memory operand replaced by the looked-up host address; the
  * rest calls its generic executor. Nothing emitted around an instruction changes flags.
  */
-#include "engine/translate/translate.h"
+#include "engine/translate/select.h"
 
-#define OUT_MAX 512
-
-struct out {
-    uint8_t *disp;        /* rel32 to point at the out-of-line part */
-    struct tr_site *site; /* NULL: the block's own exit */
-    uint8_t *stub;
-};
-
-struct tr {
-    struct translate *x;
-    struct tr_block *b;
-    struct emit e;
-    const struct x86_insn *in;
-    unsigned idx, off;       /* number of the instruction; its offset in the page */
-    uint8_t *begin;          /* of the instruction's code */
-    struct tr_site *open[8]; /* sites of this instruction: next is not known yet */
-    unsigned nopen, nout;
-    unsigned n;
-    struct out out[OUT_MAX];
-};
-
-static struct tr_site *site(struct tr *t)
+struct tr_site *sel_site(struct tr *t)
 {
     struct tr_site *s = tr_take(t->x, sizeof(*s));
 
@@ -44,7 +23,7 @@ static void later(struct tr *t, uint8_t *disp, struct tr_site *s, uint8_t *stub)
 }
 
 /* JRCXZ over a jump to a stub: goes on if RCX is 0. */
-static void unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub)
+void sel_unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub)
 {
     uint8_t *ok = e_jrcxz(&t->e);
 
@@ -54,19 +33,8 @@ static void unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub)
 
 /* --- addresses -------------------------------------------------------------------- */
 
-#define SHRX(dst, src) e_vrr(e, 2, V_F2, true, 0xf7, dst, H_STATE, src)
-#define RORX(dst, src, n) (e_vrr(e, 3, V_F2, true, 0xf0, dst, 0, src), e1(e, n))
-#define PDEP(dst, src, mask) e_vrm(e, 2, V_F2, true, 0xf5, dst, src, mask)
-#define PEXT(dst, src, mask) e_vrm(e, 2, V_F3, true, 0xf5, dst, src, mask)
-
-static struct hmem indexed(unsigned reg, struct hmem m, int32_t disp)
-{
-    return (struct hmem){m.base, (uint8_t)reg, 1, m.disp + disp};
-}
-static const struct hmem operand = {H_S0, H_S1, 1, 0};
-
 /* The linear address of [base + index * scale + disp] into S0; lea: the offset alone, in dst. */
-static bool address(struct tr *t, unsigned dst, bool lea)
+bool sel_address(struct tr *t, unsigned dst, bool lea)
 {
     const struct x86_memref *m = &t->in->mem;
     unsigned w = t->in->addrsize == 8 ? E_W : 0;
@@ -124,11 +92,11 @@ static bool address(struct tr *t, unsigned dst, bool lea)
 
 /* The linear address in S0 to a host address: the operand is at [S0 + S1]. RCX is lost. again: on a miss fill the entry and start the
  * instruction anew; else the executor does it (second operands: their entry may be that of the first one). */
-static void lookup(struct tr *t, bool write, unsigned size, bool again)
+void sel_lookup(struct tr *t, bool write, unsigned size, bool again)
 {
     const unsigned ctx = t->b->key & TR_CTX;
     struct emit *e = &t->e;
-    struct tr_site *s = site(t);
+    struct tr_site *s = sel_site(t);
 
     s->size = (uint8_t)size;
     s->access = write ? X86_WRITE : X86_READ;
@@ -138,29 +106,29 @@ static void lookup(struct tr *t, bool write, unsigned size, bool again)
     e_load(e, H_CX, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + (write ? offsetof(struct tr_tlb, nwrite) : offsetof(struct tr_tlb, nread)))));
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, (int32_t)size - 1});
     SHRX(H_CX, H_CX);
-    unless_zero(t, s, t->x->miss_stub);
+    sel_unless_zero(t, s, t->x->miss_stub);
     e_load(e, H_S1, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + offsetof(struct tr_tlb, addend))));
 }
 
 /* Locked accesses that are not aligned go the exact way: they might cross a cache line. */
-static void aligned(struct tr *t, unsigned size)
+void sel_aligned(struct tr *t, unsigned size)
 {
     struct tr_site *s;
 
     if (size == 1)
         return;
-    s = site(t);
+    s = sel_site(t);
     s->redo = true;
     struct emit *e = &t->e;
     struct hmem mask = AT_ROOM(align_mask);
     mask.disp += 8 * __builtin_ctz(size);
     PEXT(H_CX, H_S0, mask);
-    unless_zero(t, s, t->x->miss_stub);
+    sel_unless_zero(t, s, t->x->miss_stub);
 }
 
 /* --- instructions that stay what they are ------------------------------------------- */
 
-static unsigned prefix_bits(const struct x86_insn *in)
+unsigned sel_prefix_bits(const struct x86_insn *in)
 {
     unsigned how = (in->rex & 8 ? E_W : 0) | (unsigned)in->map << 4 | (in->lock ? E_LOCK : 0);
 
@@ -174,21 +142,21 @@ static unsigned prefix_bits(const struct x86_insn *in)
     return how;
 }
 
-static void immediate(struct tr *t)
+void sel_immediate(struct tr *t)
 {
     for (unsigned i = t->in->imm_off; i < t->in->len; i++)
         e1(&t->e, t->in->bytes[i]);
 }
 
 /* A guest register for use as an operand: its host register, or the scratch register it was loaded into. */
-static unsigned fetch(struct tr *t, unsigned guest, unsigned scratch)
+unsigned sel_fetch(struct tr *t, unsigned guest, unsigned scratch)
 {
     if (tr_host[guest] != NOREG)
         return tr_host[guest];
     e_load(&t->e, scratch, AT_CPU(gpr[guest]));
     return scratch;
 }
-static void put_back(struct tr *t, unsigned guest, unsigned reg)
+void sel_put_back(struct tr *t, unsigned guest, unsigned reg)
 {
     if (tr_host[guest] != reg)
         e_store(&t->e, reg, AT_CPU(gpr[guest]));
@@ -199,7 +167,7 @@ static bool high_byte(struct tr *t)
 {
     const struct x86_insn *in = t->in;
     const struct x86_isa_row *row = &x86_isa[in->row];
-    const unsigned how = prefix_bits(in);
+    const unsigned how = sel_prefix_bits(in);
     bool cx = false, cx_w = false;
 
     if (in->map > 1 || how & ~(unsigned)(E_66 | E_0F) || (in->rex & 0xf))
@@ -236,7 +204,7 @@ static bool modrm(struct tr *t)
     const struct x86_isa_row *row = &x86_isa[in->row];
     const bool mem = in->modrm < 0xc0;
     const struct x86_operand *reg = NULL, *rm = NULL;
-    unsigned how = prefix_bits(in), size = 0;
+    unsigned how = sel_prefix_bits(in), size = 0;
     bool cl = false, locked = in->lock;
     struct emit *e = &t->e;
 
@@ -267,37 +235,37 @@ static bool modrm(struct tr *t)
     const unsigned rg = reg ? reg->reg : 0;
 
     if (!mem) {
-        const unsigned hm = fetch(t, rm->reg, H_S0);
-        const unsigned hr = reg ? fetch(t, rg, H_S1) : in->modrm >> 3 & 7u;
+        const unsigned hm = sel_fetch(t, rm->reg, H_S0);
+        const unsigned hr = reg ? sel_fetch(t, rg, H_S1) : in->modrm >> 3 & 7u;
 
         if (cl)
             e_mov(e, H_CX, H_GCX);
         e_rr(e, how, in->opcode, hr, hm);
-        immediate(t);
+        sel_immediate(t);
         if (reg && (reg->access & X86_ACC_W))
-            put_back(t, rg, hr);
+            sel_put_back(t, rg, hr);
         if (rm->access & X86_ACC_W) /* last: what XADD of one register with itself leaves */
-            put_back(t, rm->reg, hm);
+            sel_put_back(t, rm->reg, hm);
         return true;
     }
     if (cl && reg && tr_host[rg] == NOREG)
         return false;
     size = rm->size;
-    if (!size || size > 8 || !address(t, H_S0, false))
+    if (!size || size > 8 || !sel_address(t, H_S0, false))
         return false;
     if (in->op == X86_OP_XCHG)
         locked = true;
     if (locked)
-        aligned(t, size);
-    lookup(t, rm->access & X86_ACC_W, size, true);
+        sel_aligned(t, size);
+    sel_lookup(t, rm->access & X86_ACC_W, size, true);
     if (cl)
         e_mov(e, H_CX, H_GCX);
-    const unsigned hr = reg ? fetch(t, rg, H_CX) : in->modrm >> 3 & 7u;
+    const unsigned hr = reg ? sel_fetch(t, rg, H_CX) : in->modrm >> 3 & 7u;
 
-    e_rm(e, how, in->opcode, hr, operand);
-    immediate(t);
+    e_rm(e, how, in->opcode, hr, sel_operand);
+    sel_immediate(t);
     if (reg && (reg->access & X86_ACC_W))
-        put_back(t, rg, hr);
+        sel_put_back(t, rg, hr);
     return true;
 }
 
@@ -324,7 +292,7 @@ static bool mov(struct tr *t)
         if (d->size >= 4) {
             e_imm(e, h == NOREG ? H_CX : h, d->size == 4 ? (uint32_t)in->imm : (uint64_t)in->imm);
             if (h == NOREG)
-                put_back(t, d->reg, H_CX);
+                sel_put_back(t, d->reg, H_CX);
             return true;
         }
         const unsigned how = d->size == 2 ? E_66 : E_REX, op = d->size == 2 ? 0xc7 : 0xc6;
@@ -333,17 +301,17 @@ static bool mov(struct tr *t)
             e_rm(e, how & ~(unsigned)E_REX, op, 0, AT_CPU(gpr[d->reg]));
         else
             e_rr(e, how, op, 0, h);
-        immediate(t);
+        sel_immediate(t);
         return true;
     }
     if (in->opcode >= 0xa0 && in->opcode <= 0xa3) {
         const bool write = in->opcode >= 0xa2;
         const unsigned size = in->opnd[write ? 0 : 1].size;
 
-        if (!address(t, H_S0, false))
+        if (!sel_address(t, H_S0, false))
             return false;
-        lookup(t, write, size, true);
-        e_rm(e, prefix_bits(in), (write ? 0x88 : 0x8a) | (size > 1), H_AX, operand);
+        sel_lookup(t, write, size, true);
+        e_rm(e, sel_prefix_bits(in), (write ? 0x88 : 0x8a) | (size > 1), H_AX, sel_operand);
         return true;
     }
     return false;
@@ -355,10 +323,10 @@ static bool xchg(struct tr *t)
 
     if (in->has_modrm)
         return modrm(t);
-    const unsigned g = (in->opcode & 7) | (in->rex & 1) << 3, h = fetch(t, g, H_S0);
+    const unsigned g = (in->opcode & 7) | (in->rex & 1) << 3, h = sel_fetch(t, g, H_S0);
 
-    e_rr(&t->e, prefix_bits(in), 0x87, H_AX, h);
-    put_back(t, g, h);
+    e_rr(&t->e, sel_prefix_bits(in), 0x87, H_AX, h);
+    sel_put_back(t, g, h);
     return true;
 }
 
@@ -368,13 +336,13 @@ static bool bswap(struct tr *t)
 
     if (d->size < 4)
         return false;
-    const unsigned h = fetch(t, d->reg, H_S0);
+    const unsigned h = sel_fetch(t, d->reg, H_S0);
 
     if (h & 8 || d->size == 8)
         e1(&t->e, 0x40 | (d->size == 8 ? 8 : 0) | h >> 3);
     e1(&t->e, 0x0f);
     e1(&t->e, 0xc8 | (h & 7));
-    put_back(t, d->reg, h);
+    sel_put_back(t, d->reg, h);
     return true;
 }
 
@@ -384,9 +352,9 @@ static bool lea(struct tr *t)
 
     const unsigned h = tr_host[d->reg] == NOREG ? H_S0 : tr_host[d->reg];
 
-    if (d->size < 4 || !address(t, h, true))
+    if (d->size < 4 || !sel_address(t, h, true))
         return false;
-    put_back(t, d->reg, h);
+    sel_put_back(t, d->reg, h);
     return true;
 }
 
@@ -403,24 +371,24 @@ static bool divide(struct tr *t, bool sign)
     const unsigned w = o->size == 8 ? E_W : 0;
 
     if (o->kind == X86_OPND_MEM) {
-        if (!address(t, H_S0, false))
+        if (!sel_address(t, H_S0, false))
             return false;
-        lookup(t, false, o->size, true);
-        e_rm(e, w, 0x8b, H_S0, operand);
+        sel_lookup(t, false, o->size, true);
+        e_rm(e, w, 0x8b, H_S0, sel_operand);
     } else {
-        e_rr(e, w, 0x89, fetch(t, o->reg, H_S0), H_S0);
+        e_rr(e, w, 0x89, sel_fetch(t, o->reg, H_S0), H_S0);
     }
-    s = site(t);
+    s = sel_site(t);
     s->redo = true;
     e_rr(e, w, 0x89, H_DX, H_CX); /* upper half 0 */
-    unless_zero(t, s, t->x->miss_stub);
+    sel_unless_zero(t, s, t->x->miss_stub);
     if (sign) { /* and the dividend far from negative */
         if (w)
             RORX(H_CX, H_AX, 56);
         else
             e_vrr(e, 3, V_F2, false, 0xf0, H_CX, 0, H_AX), e1(e, 24);
         e_rr(e, E_0F | E_REX, 0xb6, H_CX, H_CX);
-        unless_zero(t, s, t->x->miss_stub);
+        sel_unless_zero(t, s, t->x->miss_stub);
     }
     e_mov(e, H_CX, H_S0); /* and the divisor not 0 */
     uint8_t *zero = e_jrcxz(e);
@@ -439,7 +407,7 @@ static bool divide(struct tr *t, bool sign)
 static void stack_slot(struct tr *t, bool again)
 {
     e_lea(&t->e, H_S0, (struct hmem){H_GSP, NOREG, 1, -8});
-    lookup(t, true, 8, again);
+    sel_lookup(t, true, 8, again);
 }
 
 static bool push(struct tr *t)
@@ -453,24 +421,24 @@ static bool push(struct tr *t)
     switch (o->kind) {
     case X86_OPND_GPR:
         stack_slot(t, true);
-        e_store(e, fetch(t, o->reg, H_CX), operand);
+        e_store(e, sel_fetch(t, o->reg, H_CX), sel_operand);
         break;
     case X86_OPND_IMM:
         if (in->imm != (int32_t)in->imm)
             return false;
         stack_slot(t, true);
-        e_rm(e, E_W, 0xc7, 0, operand);
+        e_rm(e, E_W, 0xc7, 0, sel_operand);
         e4(e, (uint32_t)in->imm);
         break;
     case X86_OPND_MEM:
-        if (!address(t, H_S0, false))
+        if (!sel_address(t, H_S0, false))
             return false;
-        lookup(t, false, 8, true);
-        e_load(e, H_CX, operand);
+        sel_lookup(t, false, 8, true);
+        e_load(e, H_CX, sel_operand);
         e_store(e, H_CX, AT_ROOM(tmp[0]));
         stack_slot(t, false);
         e_load(e, H_CX, AT_ROOM(tmp[0]));
-        e_store(e, H_CX, operand);
+        e_store(e, H_CX, sel_operand);
         break;
     default: return false;
     }
@@ -487,11 +455,11 @@ static bool pop(struct tr *t)
     if (in->stacksize != 8 || o->kind != X86_OPND_GPR)
         return false;
     e_mov(e, H_S0, H_GSP);
-    lookup(t, false, 8, true);
+    sel_lookup(t, false, 8, true);
     const unsigned h = tr_host[o->reg] == NOREG ? H_CX : tr_host[o->reg];
 
-    e_load(e, h, operand);
-    put_back(t, o->reg, h);
+    e_load(e, h, sel_operand);
+    sel_put_back(t, o->reg, h);
     if (o->reg != X86_RSP)
         e_lea(e, H_GSP, (struct hmem){H_GSP, NOREG, 1, 8});
     return true;
@@ -504,9 +472,9 @@ static bool leave(struct tr *t)
     if (t->in->stacksize != 8)
         return false;
     e_mov(e, H_S0, H_BP);
-    lookup(t, false, 8, true);
+    sel_lookup(t, false, 8, true);
     e_lea(e, H_GSP, (struct hmem){H_BP, NOREG, 1, 8});
-    e_load(e, H_BP, operand);
+    e_load(e, H_BP, sel_operand);
     return true;
 }
 
@@ -523,7 +491,7 @@ static void probe(struct tr *t, struct tr_site *s, uint8_t *stub)
     PDEP(H_S1, H_CX, AT_ROOM(jump_mask));
     e_load(e, H_CX, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, nlin)));
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
-    unless_zero(t, s, stub);
+    sel_unless_zero(t, s, stub);
 }
 static void go(struct tr *t)
 {
@@ -539,7 +507,7 @@ static void go(struct tr *t)
  * next instruction. */
 static void jump_far(struct tr *t, int popped, bool on)
 {
-    struct tr_site *s = site(t);
+    struct tr_site *s = sel_site(t);
 
     s->size = (uint8_t)popped;
     s->redo = on;
@@ -551,7 +519,7 @@ static bool in_page(int64_t off) { return off >= 0 && off <= 0xfff; }
 
 static uint8_t *chain_site(struct tr *t, int64_t to, uint8_t *disp)
 {
-    struct tr_site *s = site(t);
+    struct tr_site *s = sel_site(t);
 
     s->off = (uint16_t)to;
     s->link = disp;
@@ -608,10 +576,10 @@ static bool target(struct tr *t)
             e_mov(e, H_S0, tr_host[o->reg]);
         return true;
     }
-    if (o->kind != X86_OPND_MEM || !address(t, H_S0, false))
+    if (o->kind != X86_OPND_MEM || !sel_address(t, H_S0, false))
         return false;
-    lookup(t, false, 8, true);
-    e_load(e, H_S0, operand);
+    sel_lookup(t, false, 8, true);
+    e_load(e, H_S0, sel_operand);
     return true;
 }
 
@@ -622,7 +590,7 @@ static void push_next(struct tr *t, bool again)
     stack_slot(t, again);
     e_load(e, H_CX, AT_CPU(rip));
     e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)(t->off + t->in->len)});
-    e_store(e, H_CX, operand);
+    e_store(e, H_CX, sel_operand);
     e_mov(e, H_GSP, H_S0);
 }
 
@@ -666,7 +634,7 @@ static enum result call(struct tr *t)
     }
     if (!target(t))
         return NONE;
-    struct tr_site *s = site(t);
+    struct tr_site *s = sel_site(t);
 
     s->redo = true;
     probe(t, s, t->x->miss_stub);
@@ -687,8 +655,8 @@ static enum result ret(struct tr *t)
     if (in->opsize != 8 || bytes > 127)
         return NONE;
     e_mov(e, H_S0, H_GSP);
-    lookup(t, false, 8, true);
-    e_load(e, H_S0, operand);
+    sel_lookup(t, false, 8, true);
+    e_load(e, H_S0, sel_operand);
     e_lea(e, H_GSP, (struct hmem){H_GSP, NOREG, 1, (int32_t)bytes});
     jump_far(t, (int)bytes, false);
     return END;
@@ -702,10 +670,12 @@ static enum result executor(struct tr *t, int (*fn)(struct vcpu *, struct tr_sit
     const x86_exec_fn exec = iv->exec[t->in->op] ? iv->exec[t->in->op] : x86_i_ud;
     bool ends = interp_generic_ends(t->in, X86_MODE_64, exec);
     struct x86_insn *copy = tr_take(t->x, sizeof(*copy));
-    struct tr_site *s = site(t);
+    struct tr_site *s = sel_site(t);
 
     switch (t->in->op) {
     case X86_OP_CLAC: case X86_OP_STAC: /* another context */
+    case X86_OP_LDMXCSR: case X86_OP_VLDMXCSR: case X86_OP_FXRSTOR: case X86_OP_FXRSTOR64: case X86_OP_XRSTOR:
+    case X86_OP_XRSTOR64: case X86_OP_XRSTORS: case X86_OP_XRSTORS64: /* perhaps another key */
         ends = true;
         break;
     default: break;
@@ -763,7 +733,8 @@ static enum result translate(struct tr *t)
     case X86_OP_CLI: return executor(t, xl_cli);
     case X86_OP_STI: return t->idx + 1 < t->n ? executor(t, xl_sti) : NONE; /* the shadow needs an instruction behind it */
     case X86_OP_POPF: return t->in->stacksize == 8 ? executor(t, xl_popf) : NONE;
-    default: return r;
+    default:
+        return sel_simd(t) ? GO_ON : r;
     }
 }
 
@@ -774,6 +745,8 @@ static bool cuts(const struct tr *t, const struct x86_insn *in)
     case X86_OP_CLI: case X86_OP_STI: return false;
     case X86_OP_POPF: return in->stacksize != 8;
     case X86_OP_CLAC: case X86_OP_STAC: return true;
+    case X86_OP_LDMXCSR: case X86_OP_VLDMXCSR: case X86_OP_FXRSTOR: case X86_OP_FXRSTOR64: case X86_OP_XRSTOR:
+    case X86_OP_XRSTOR64: case X86_OP_XRSTORS: case X86_OP_XRSTORS64: return true;
     default: return interp_generic_ends(in, X86_MODE_64, NULL);
     }
 }
@@ -793,7 +766,7 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
     b->code = e->p;
     b->n = (uint8_t)n;
     e_rm(e, 0, 0x8b, H_CX, AT_VCPU(requests));
-    unless_zero(&t, NULL, NULL);
+    sel_unless_zero(&t, NULL, NULL);
     e_load(e, H_CX, AT_VCPU(insns));
     e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)n});
     e_store(e, H_CX, AT_VCPU(insns));

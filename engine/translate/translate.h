@@ -53,11 +53,10 @@ struct tr_jump {
 /* What translated code addresses by host RSP; directly below struct vcpu. */
 struct room {
     uint64_t host_sp, ret, lin, aux; /* of the C caller; where a helper goes back to; address that missed or jump target; argument */
-    uint64_t tmp[4];
-    uint64_t tlb_mask, jump_mask, align_mask[4]; /* operands of PDEP and PEXT */
+    uint64_t tmp[3], host_mxcsr;
+    uint64_t tlb_mask, jump_mask, align_mask[6]; /* operands of PDEP and PEXT */
     struct tr_jump jump[X86_TLB_NCTX][TR_JUMP_SIZE];
     struct tr_tlb tlb[X86_TLB_NCTX][TR_TLB_SIZE];
-    uint64_t end[2];
 };
 #define ROOM_BIAS 52 /* RSP is this much below the room */
 _Static_assert((sizeof(struct room) + ROOM_BIAS) % 64 == 52 && sizeof(struct room) % 64 == 0, "RSP is 12 modulo 64");
@@ -81,6 +80,7 @@ enum {
     TR_CTX = 3,      /* enum x86_tlb_ctx */
     TR_SSE = 1 << 2, /* SSE instructions raise neither #UD nor #NM */
     TR_AVX = 1 << 3,
+    TR_FP = 1 << 4,  /* all SIMD floating-point exceptions are masked */
 };
 
 struct tr_block {

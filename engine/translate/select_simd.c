@@ -1,0 +1,209 @@
+/*
+ * SSE and AVX instructions inline: the vector registers named are loaded from the
+ * guest's state, the instruction runs as it is, and what it wrote is stored at once, so that helpers and faults
+ * find the state complete. MXCSR is the guest's only around instructions that use it; where one of its
+ * exceptions is unmasked (no TR_FP) the executor has them, since they could trap.
+ */
+#include "engine/translate/select.h"
+#include "x86/fpu.h"
+
+static struct hmem half(unsigned n, bool upper)
+{
+    struct hmem m = upper ? AT_CPU(fpu.ymmh) : AT_CPU(fpu.xmm);
+
+    m.disp += 16 * (int32_t)n;
+    return m;
+}
+
+/* VEX prefix from its last byte (W, vvvv, L, pp). */
+static void vex(struct emit *e, unsigned map, unsigned last, unsigned reg, unsigned rex_rm)
+{
+    e1(e, 0xc4);
+    e1(e, (reg & 8 ? 0 : 0x80u) | (~rex_rm & 2) << 5 | (~rex_rm & 1) << 5 | map);
+    e1(e, last);
+}
+static void vex_rm(struct emit *e, unsigned map, unsigned last, unsigned opcode, unsigned reg, struct hmem m)
+{
+    struct emit tmp;
+    uint8_t buf[24];
+
+    vex(e, map, last, reg, (m.base & 8 ? 1u : 0) | (m.index != NOREG && m.index & 8 ? 2u : 0));
+    /* The rest is that of the legacy form behind its REX. */
+    tmp = (struct emit){buf, buf, 0};
+    e_rm(&tmp, E_REX, opcode, reg, m);
+    memcpy(e->p, buf + 1, (size_t)(tmp.p - buf - 1));
+    e->p += tmp.p - buf - 1;
+}
+
+static void load(struct emit *e, bool v, bool wide, unsigned n)
+{
+    if (!v) {
+        e_rm(e, E_0F, 0x10, n, half(n, false)); /* movups */
+        return;
+    }
+    vex_rm(e, 1, 0x78, 0x10, n, half(n, false));
+    if (wide) { /* vinsertf128 n, n, m, 1 */
+        vex_rm(e, 3, 0x05 | (~n & 15) << 3, 0x18, n, half(n, true));
+        e1(e, 1);
+    }
+}
+
+static void store(struct emit *e, bool v, unsigned n)
+{
+    if (!v) {
+        e_rm(e, E_0F, 0x11, n, half(n, false));
+        return;
+    }
+    vex_rm(e, 1, 0x78, 0x11, n, half(n, false));
+    vex_rm(e, 3, 0x7d, 0x19, n, half(n, true)); /* vextractf128 m, n, 1: zeros after a 128-bit operation */
+    e1(e, 1);
+}
+
+static bool must_align(const struct x86_insn *in)
+{
+    switch (in->op) {
+    case X86_OP_VMOVAPS: case X86_OP_VMOVAPD: case X86_OP_VMOVDQA: case X86_OP_VMOVNTPS: case X86_OP_VMOVNTPD: case X86_OP_VMOVNTDQ:
+    case X86_OP_VMOVNTDQA:
+        return true;
+    default:
+        return !in->vex && (x86_isa[in->row].attr & X86_ATTR_ALIGN16);
+    }
+}
+
+/* Legacy instructions whose destination is written as a whole. */
+static bool whole(const struct x86_insn *in)
+{
+    switch (in->op) {
+    case X86_OP_MOVAPS: case X86_OP_MOVUPS: case X86_OP_MOVAPD: case X86_OP_MOVUPD: case X86_OP_MOVDQA: case X86_OP_MOVDQU:
+    case X86_OP_LDDQU: case X86_OP_PSHUFD:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool vzeroupper(struct tr *t)
+{
+    struct emit *e = &t->e;
+
+    if (!(t->b->key & TR_AVX))
+        return false;
+    vex(e, 1, 0x78, 0, 0); /* vxorps xmm0, xmm0, xmm0: its upper half becomes zero too */
+    e1(e, 0x57), e1(e, 0xc0);
+    for (unsigned n = 0; n < 16; n += 2)
+        vex_rm(e, 1, 0x7c, 0x11, 0, half(n, true)); /* vmovups m256, ymm0 */
+    vex(e, 1, 0x78, 0, 0);
+    e1(e, 0x77);
+    return true;
+}
+
+bool sel_simd(struct tr *t)
+{
+    const struct x86_insn *in = t->in;
+    const struct x86_isa_row *row = &x86_isa[in->row];
+    const struct interp_vm *iv = t->x->v->vm->interp_priv;
+    const bool wide = in->vex && in->vexl, fp = row->attr & X86_ATTR_FPEXC;
+    const struct x86_operand *reg = NULL, *rm = NULL;
+    uint32_t ld = 0, st = 0;
+    bool cx = false;
+    struct emit *e = &t->e;
+
+    if (in->op == X86_OP_VZEROUPPER)
+        return vzeroupper(t);
+    if (iv->exec[in->op] != x86_exec_simd || (row->attr & (X86_ATTR_MMX | X86_ATTR_X87)) || !in->has_modrm || in->len - in->imm_off > 1)
+        return false;
+    if (!(t->b->key & (in->vex ? TR_AVX : TR_SSE)) || (fp && !(t->b->key & TR_FP)))
+        return false;
+    for (unsigned i = 0; i < in->nopnd; i++) {
+        const struct x86_operand *o = &in->opnd[i];
+
+        switch (o->kind) {
+        case X86_OPND_VEC:
+            if ((o->access & X86_ACC_R) || (!in->vex && !whole(in)))
+                ld |= 1u << (o->reg & 15);
+            if (o->access & X86_ACC_W)
+                st |= 1u << (o->reg & 15);
+            break;
+        case X86_OPND_GPR:
+            if (o->implicit) {
+                if (o->reg == X86_RCX && o->access == X86_ACC_W)
+                    cx = true;
+                else if ((o->reg != X86_RAX && o->reg != X86_RDX) || o->access != X86_ACC_R)
+                    return false;
+            }
+            break;
+        case X86_OPND_MEM: case X86_OPND_IMM: break;
+        default: return false;
+        }
+        switch (row->opnd[i].method) {
+        case 'V': case 'G': reg = o; break;
+        case 'W': case 'U': case 'E': case 'M': case 'R': rm = o; break;
+        case 'H': case 'I': case 'L': case 'x': break;
+        case 'r': break;
+        default: return false;
+        }
+    }
+    if (!rm || !(ld | st))
+        return false;
+    const bool mem = rm->kind == X86_OPND_MEM;
+
+    if (mem) {
+        const unsigned size = rm->size;
+
+        if (!size || size > 32 || !sel_address(t, H_S0, false))
+            return false;
+        if (must_align(in))
+            sel_aligned(t, size);
+        sel_lookup(t, rm->access & X86_ACC_W, size, true);
+    }
+    unsigned hr = in->modrm >> 3 & 7, hm = 0;
+
+    if (reg)
+        hr = reg->kind == X86_OPND_GPR ? sel_fetch(t, reg->reg, H_CX) : reg->reg;
+    if (!mem)
+        hm = rm->kind == X86_OPND_GPR ? sel_fetch(t, rm->reg, H_S0) : rm->reg;
+    for (unsigned n = 0; n < 16; n++)
+        if (ld & 1u << n)
+            load(e, in->vex, wide, n);
+    if (fp)
+        e_rm(e, E_0F, 0xae, 2, AT_CPU(fpu.mxcsr));
+    if (in->vex) {
+        const unsigned last = (in->bytes[in->opcode_off - 1] & 0x7fu) | (in->rex & 8 ? 0x80 : 0);
+
+        if (mem) {
+            vex_rm(e, in->map, last, in->opcode, hr, sel_operand);
+        } else {
+            vex(e, in->map, last, hr, hm >> 3);
+            e1(e, in->opcode);
+            e1(e, 0xc0 | (hr & 7) << 3 | (hm & 7));
+        }
+    } else {
+        unsigned how = (in->rex & 8 ? E_W : 0) | (unsigned)in->map << 4 | (in->pfx == 0x66 ? E_66 : in->pfx == 0xf2 ? E_F2 : in->pfx == 0xf3 ? E_F3 : 0);
+
+        if (rm->kind == X86_OPND_GPR && rm->size == 1)
+            how |= E_REX;
+        if (mem)
+            e_rm(e, how, in->opcode, hr, sel_operand);
+        else
+            e_rr(e, how, in->opcode, hr, hm);
+    }
+    sel_immediate(t);
+    for (unsigned n = 0; n < 16; n++)
+        if (st & 1u << n)
+            store(e, in->vex, n);
+    if (wide) { /* our own code mixes in legacy instructions */
+        vex(e, 1, 0x78, 0, 0);
+        e1(e, 0x77);
+    }
+    if (fp) {
+        e_rm(e, E_0F, 0xae, 3, AT_CPU(fpu.mxcsr));
+        e_rm(e, E_0F, 0xae, 2, AT_ROOM(host_mxcsr));
+    }
+    if (reg && reg->kind == X86_OPND_GPR && (reg->access & X86_ACC_W))
+        sel_put_back(t, reg->reg, hr);
+    if (!mem && rm->kind == X86_OPND_GPR && (rm->access & X86_ACC_W))
+        sel_put_back(t, rm->reg, hm);
+    if (cx)
+        e_mov(e, H_GCX, H_CX);
+    return true;
+}
