@@ -18,6 +18,12 @@ struct guard {
 static __thread struct guard *volatile guard_active;
 static pthread_once_t guard_once = PTHREAD_ONCE_INIT;
 
+/* Outside the handler again, on the stack of the code that faulted. */
+static _Noreturn void give_up(struct guard *g)
+{
+    siglongjmp(g->env, 1);
+}
+
 static void on_fault(int sig, siginfo_t *si, void *ctx)
 {
     struct guard *g = guard_active;
@@ -26,11 +32,17 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
         signal(sig, SIG_DFL); /* the instruction faults again, now fatally */
         return;
     }
-    const ucontext_t *uc = ctx;
+    ucontext_t *uc = ctx;
     g->vector = (int)uc->uc_mcontext.gregs[REG_TRAPNO];
     g->addr = g->vector == 19 ? uc->uc_mcontext.fpregs->mxcsr : (uint64_t)si->si_addr;
     guard_active = NULL;
-    siglongjmp(g->env, 1);
+    /* The handler returns into give_up, as if it had been called there: leaving a handler by a jump is more than some
+     * runtimes (sanitizers) follow. Flags of the guarded code that would disturb compiled code are cleared. */
+    greg_t *r = uc->uc_mcontext.gregs;
+    r[REG_RIP] = (greg_t)(uintptr_t)give_up;
+    r[REG_RDI] = (greg_t)(uintptr_t)g;
+    r[REG_RSP] = (greg_t)(((uintptr_t)r[REG_RSP] - 128) & ~(uintptr_t)15) - 8;
+    r[REG_EFL] &= ~(greg_t)0x40500; /* AC, DF, TF */
 }
 
 static void guard_install(void)
