@@ -1,0 +1,134 @@
+/*
+ * What the translator makes of some instructions: the host code of one block, disassembled, against the expected
+ * text. State is named: @rip, @gpr9, @tlb.r (of the block's context), ...
+ */
+#include <Zydis/Zydis.h>
+#include <stdio.h>
+
+#define IM_ENGINE engine_translate
+#include "engine/translate/translate.h"
+#include "tests/unit/interp_fixture.h"
+
+static void name(char *out, size_t cap, int64_t disp)
+{
+    const struct {
+        int64_t at, size;
+        const char *name;
+    } t[] = {
+#define F(m, n) {(m).disp, 8, n}
+        F(AT_CPU(rip), "rip"), F(AT_VCPU(requests), "requests"), F(AT_VCPU(insns), "insns"), F(AT_CPU(gpr[9]), "gpr9"),
+        F(AT_CPU(gpr[10]), "gpr10"), F(AT_CPU(seg[X86_GS].base), "gs"), F(AT_ROOM(tlb_mask), "tlb_mask"), F(AT_ROOM(jump_mask), "jump_mask"),
+        F(AT_ROOM(align_mask[2]), "align4"),
+        {AT_ROOM(tlb[X86_TLB_SUPER][0].nread).disp, 8, "tlb.r"}, {AT_ROOM(tlb[X86_TLB_SUPER][0].nwrite).disp, 8, "tlb.w"},
+        {AT_ROOM(tlb[X86_TLB_SUPER][0].addend).disp, 8, "tlb.addend"}, {AT_ROOM(jump[X86_TLB_SUPER][0].nlin).disp, 8, "jump.nlin"},
+        {AT_ROOM(jump[X86_TLB_SUPER][0].page).disp, 8, "jump.page"}, {AT_ROOM(jump[X86_TLB_SUPER][0].code).disp, 8, "jump.code"},
+    };
+    for (unsigned i = 0; i < sizeof(t) / sizeof(t[0]); i++)
+        if (t[i].at == disp) {
+            snprintf(out, cap, "@%s", t[i].name);
+            return;
+        }
+    snprintf(out, cap, "@?");
+}
+
+/* Code of the block that starts at IM_CODE, behind its entry sequence, one instruction per line. */
+static void text(struct im *m, char *out, size_t cap)
+{
+    struct translate *x = m->v->engine_priv;
+    const struct tr_block *b = NULL;
+    ZydisFormatter f;
+    size_t n = 0;
+
+    for (unsigned i = 0; i < 1u << TR_HASH_BITS && !b; i++)
+        for (b = x->hash[i]; b && (b->gpa != IM_CODE || b->dead); b = b->hnext) {
+        }
+    assert_non_null(b);
+    ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
+    for (const uint8_t *p = b->code; p < b->leave;) {
+        ZydisDisassembledInstruction d;
+        char line[128], at[32] = "";
+
+        assert_true(ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, 0, p, 15, &d)));
+        p += d.info.length;
+        snprintf(line, sizeof(line), "%s", d.text);
+        for (unsigned i = 0; i < d.info.operand_count; i++) {
+            const ZydisDecodedOperand *o = &d.operands[i];
+
+            if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->mem.base == ZYDIS_REGISTER_RSP && o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) {
+                char *open = strchr(line, '['), *close = strchr(line, ']');
+
+                name(at, sizeof(at), o->mem.disp.value);
+                snprintf(line, sizeof(line), "%.*s%s%s%s", (int)(open - line), d.text, at,
+                         o->mem.index != ZYDIS_REGISTER_NONE ? "+" : "",
+                         o->mem.index != ZYDIS_REGISTER_NONE ? ZydisRegisterGetString(o->mem.index) : "");
+                snprintf(line + strlen(line), sizeof(line) - strlen(line), "%s", d.text + (close + 1 - line));
+            }
+            if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && o->imm.is_relative)
+                snprintf(line, sizeof(line), "%s %s", ZydisMnemonicGetString(d.info.mnemonic), o->imm.value.s == 5 && d.info.length == 2 ? "over" : "out");
+        }
+        n += (size_t)snprintf(out + n, cap - n, "%s\n", line);
+    }
+}
+
+static void check(const uint8_t *begin, const uint8_t *end, const char *want)
+{
+    static const char entry[] = "mov ecx, @requests\njrcxz over\njmp out\nmov rcx, @insns\nlea rcx, [rcx+";
+    struct im *m = im_new(1);
+    char got[8192], *p;
+
+    im_put(m, IM_CODE, begin, (size_t)(end - begin));
+    im_long(m, m->v);
+    m->v->cpu.gpr[X86_RBX] = IM_DATA;
+    assert_int_equal(im_run(m, m->v), EXIT_HLT);
+    text(m, got, sizeof(got));
+    if (strncmp(got, entry, strlen(entry)))
+        fail_msg("entry:\n%s", got);
+    p = strstr(got, "@insns, rcx\n");
+    assert_non_null(p);
+    p += strlen("@insns, rcx\n");
+    if (strncmp(p, want, strlen(want)))
+        fail_msg("got:\n%swanted:\n%s", p, want);
+    im_free(m);
+}
+#define GOLDEN(fn, source, want)                                                                                       \
+    PROGRAM(code_##fn, source "\nhlt");                                                                                \
+    static void fn(void **state)                                                                                       \
+    {                                                                                                                  \
+        (void)state;                                                                                                   \
+        check(code_##fn##_begin, code_##fn##_end, want);                                                               \
+    }
+
+GOLDEN(registers, "add %rbx, %rax; sub %ecx, %edx; imul $5, %rsp, %rsi; setc %dil",
+       "add rax, rbx\nsub edx, r9d\nimul rsi, r15, 0x05\nsetb dil\n")
+GOLDEN(in_memory, "xor %r9d, %r9d; lea 8(%rax,%r10,4), %rdx; shl %cl, %rax",
+       "mov r10, @gpr9\nmov r11, @gpr9\nxor r10d, r11d\nmov @gpr9, r10\n"
+       "mov r11, @gpr10\nlea rdx, [rax+r11*4+0x08]\nmov rcx, r9\nshl rax, cl\n")
+GOLDEN(load, "mov 16(%rbx), %eax",
+       "lea r10, [rbx+0x10]\nshrx r11, r10, rsp\npdep r11, r11, @tlb_mask\nmov rcx, @tlb.r+r11\n"
+       "lea rcx, [rcx+r10*1+0x03]\nshrx rcx, rcx, rsp\njrcxz over\njmp out\nmov r11, @tlb.addend+r11\n"
+       "mov eax, [r10+r11*1]\n")
+GOLDEN(modify, "addb $1, (%rbx)",
+       "mov r10, rbx\nshrx r11, r10, rsp\npdep r11, r11, @tlb_mask\nmov rcx, @tlb.w+r11\n"
+       "lea rcx, [rcx+r10*1]\nshrx rcx, rcx, rsp\njrcxz over\njmp out\nmov r11, @tlb.addend+r11\n"
+       "add byte ptr [r10+r11*1], 0x01\n")
+GOLDEN(locked, "lock incl %gs:(%rbx)",
+       "mov r10, rbx\nmov r11, @gs\nlea r10, [r10+r11*1]\npext rcx, r10, @align4\njrcxz over\njmp out\n"
+       "shrx r11, r10, rsp\npdep r11, r11, @tlb_mask\nmov rcx, @tlb.w+r11\nlea rcx, [rcx+r10*1+0x03]\n"
+       "shrx rcx, rcx, rsp\njrcxz over\njmp out\nmov r11, @tlb.addend+r11\nlock inc [r10+r11*1]\n")
+GOLDEN(call, "call 1f; 1:",
+       "lea r10, [r15-0x08]\nshrx r11, r10, rsp\npdep r11, r11, @tlb_mask\nmov rcx, @tlb.w+r11\n"
+       "lea rcx, [rcx+r10*1+0x07]\nshrx rcx, rcx, rsp\njrcxz over\njmp out\nmov r11, @tlb.addend+r11\n"
+       "mov rcx, @rip\nlea rcx, [rcx+0x05]\nmov [r10+r11*1], rcx\nmov r15, r10\njmp out\n")
+GOLDEN(indirect, "lea 1f(%rip), %rax; jmp *%rax; 1:",
+       "mov r10, @rip\nlea rax, [r10+0x09]\nmov r10, rax\nrorx rcx, r10, 0x0C\nlea rcx, [rcx+r10*1]\n"
+       "pdep r11, rcx, @jump_mask\nmov rcx, @jump.nlin+r11\nlea rcx, [rcx+r10*1]\njrcxz over\njmp out\n"
+       "mov rcx, @jump.page+r11\nmov @rip, rcx\njmp @jump.code+r11\n")
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(registers), cmocka_unit_test(in_memory), cmocka_unit_test(load),
+                                       cmocka_unit_test(modify),    cmocka_unit_test(locked),    cmocka_unit_test(call),
+                                       cmocka_unit_test(indirect)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
