@@ -65,6 +65,7 @@ void cli_usage(void)
           "       ringer engines                       list the engines and whether they work here\n"
           "       ringer probe [--json | --html FILE]  what privileged and sensitive instructions do on this CPU at CPL 3\n"
           "       ringer classify [options] FILE...    count an image's instructions by their Popek-Goldberg class\n"
+          "           [--sites N|all] [--json] [--sweep] [--mode 16|32|64 --base ADDR]\n"
           "       ringer --help | --version\n"
           "\n"
           "Guest:\n"
