@@ -55,6 +55,8 @@ struct run_options {
     enum stats_kind stats;
     const char *stats_file;
     const char *trace_file;
+    const char *report, *symbols; /* page to write; names for it */
+    int data_fd;                  /* 0, or where to write the report's data as JSON (ringer compare) */
     unsigned trace_what; /* TRACE_* */
 };
 enum { TRACE_EXITS = 1, TRACE_EXCEPTIONS = 2, TRACE_INSNS = 4, TRACE_IO = 8 };
@@ -67,6 +69,13 @@ int cli_engines(const struct engine_config *cfg);
 /* The lab (lab/cmd_*.c). argv[0] is the command's name. */
 int cli_probe(int argc, char **argv);
 int cli_classify(int argc, char **argv);
+int cli_compare(int argc, char **argv);
+/* Options of ringer compare alone; parsed with those of run. */
+struct compare_options {
+    bool all_engines, json;
+    unsigned timeout; /* seconds; 0: none */
+};
+int cli_parse_compare(int argc, char **argv, struct run_options *o, struct compare_options *c);
 /* "512M", "1G", "4096" (MiB) to bytes; false if it is not a size. */
 bool cli_parse_size(const char *s, uint64_t *bytes);
 /* One line on stderr; returns STATUS_USAGE. */

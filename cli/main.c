@@ -33,6 +33,8 @@ int main(int argc, char **argv)
             return cli_error("engines: unexpected argument '%s'", argv[2]);
         return cli_engines(&cfg);
     }
+    if (!strcmp(argv[1], "compare"))
+        return cli_compare(argc - 1, argv + 1);
     if (!strcmp(argv[1], "probe"))
         return cli_probe(argc - 1, argv + 1);
     if (!strcmp(argv[1], "classify"))

@@ -62,6 +62,7 @@ static bool parse_number(const char *s, uint64_t max, uint64_t *v)
 void cli_usage(void)
 {
     fputs("usage: ringer run --kernel FILE [options]    run a guest\n"
+          "       ringer compare GUEST [options]       run a guest under all usable engines and compare\n"
           "       ringer engines                       list the engines and whether they work here\n"
           "       ringer probe [--json | --html FILE]  what privileged and sensitive instructions do on this CPU at CPL 3\n"
           "       ringer classify [options] FILE...    count an image's instructions by their Popek-Goldberg class\n"
@@ -94,16 +95,24 @@ void cli_usage(void)
           "  --stats-file FILE      write them to FILE, not to standard error\n"
           "  --trace FILE           write a trace to FILE\n"
           "  --trace-what LIST      exits,exceptions,io,insns (default exits,exceptions,io)\n"
+          "  --report FILE.html     write a page about the run: time, instructions, exits, devices, hottest sites\n"
+          "  --symbols FILE         System.map or vmlinux: names for the page's addresses\n"
+          "Comparing:\n"
+          "  --all-engines          also engines that auto never chooses\n"
+          "  --json                 print the comparison as JSON\n"
+          "  --timeout SECONDS      end an engine's run after this time\n"
           "\n"
           "On the terminal, Ctrl-A x quits and Ctrl-A h shows the other keys.\n"
           "Exit status: 0 power-off or quit, 2 wrong usage, 4 error of ours, 6 reset and 8 triple fault (--no-reboot),\n"
-          "10 guest panic, (value << 1) | 1 from isa-debug-exit.\n",
+          "10 guest panic, (value << 1) | 1 from isa-debug-exit.\n"
+          "compare: 0 all results equal, 1 results differ, 2 wrong usage, 4 error of ours.\n",
           stdout);
 }
 
 enum {
     O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
-    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_HELP,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_REPORT, O_SYMBOLS,
+    O_HELP, O_ALL_ENGINES, O_JSON, O_TIMEOUT,
 };
 
 static const struct option run_opts[] = {
@@ -132,7 +141,13 @@ static const struct option run_opts[] = {
     {"trace-what", required_argument, NULL, O_TRACE_WHAT},
     {"patch", required_argument, NULL, O_PATCH},
     {"report-sensitive", no_argument, NULL, O_REPORT_SENSITIVE},
+    {"report", required_argument, NULL, O_REPORT},
+    {"symbols", required_argument, NULL, O_SYMBOLS},
     {"help", no_argument, NULL, O_HELP},
+    /* compare */
+    {"all-engines", no_argument, NULL, O_ALL_ENGINES},
+    {"json", no_argument, NULL, O_JSON},
+    {"timeout", required_argument, NULL, O_TIMEOUT},
     {NULL, 0, NULL, 0},
 };
 
@@ -296,18 +311,38 @@ static int set_option(struct run_options *o, int opt, char *arg)
         o->engine_cfg.patch_lazy = true;
         return 0;
     case O_REPORT_SENSITIVE: o->engine_cfg.report_sensitive = true; return 0;
+    case O_REPORT: o->report = arg; return 0;
+    case O_SYMBOLS: o->symbols = arg; return 0;
     case O_HELP: cli_usage(); return 1;
     default: return -1;
     }
 }
 
-int cli_parse_run(int argc, char **argv, struct run_options *o)
+static int set_compare(struct compare_options *c, int opt, const char *arg)
+{
+    uint64_t n;
+    switch (opt) {
+    case O_ALL_ENGINES: c->all_engines = true; return 0;
+    case O_JSON: c->json = true; return 0;
+    default:
+        if (!parse_number(arg, 1000000, &n) || n < 1) {
+            cli_error("--timeout: '%s' is no number of seconds", arg);
+            return -1;
+        }
+        c->timeout = (unsigned)n;
+        return 0;
+    }
+}
+
+/* guest: of compare, named before the options. */
+static int parse(int argc, char **argv, struct run_options *o, struct compare_options *cmp, const char *guest)
 {
     *o = (struct run_options){.memory = 512u << 20,
                               .cpus = 1,
                               .engine = "auto",
                               .append = "",
                               .trace_what = TRACE_EXITS | TRACE_EXCEPTIONS | TRACE_IO};
+    o->kernel = guest;
     opterr = 0;
     optind = 1;
     for (;;) {
@@ -319,19 +354,59 @@ int cli_parse_run(int argc, char **argv, struct run_options *o)
             cli_error(c == ':' ? "option %s needs an argument" : "option %s is unknown or takes no argument; see ringer --help", word);
             return -1;
         }
-        int r = set_option(o, c, optarg);
+        if (c > O_HELP && !cmp) {
+            cli_error("option %s is of ringer compare", argv[at]);
+            return -1;
+        }
+        int r = c > O_HELP ? set_compare(cmp, c, optarg) : set_option(o, c, optarg);
         if (r)
             return r;
     }
+    if (cmp && optind < argc && !o->kernel)
+        o->kernel = argv[optind++];
     if (optind < argc) {
         cli_error("unexpected argument '%s'; see ringer --help", argv[optind]);
         return -1;
     }
     if (!o->kernel) {
-        cli_error("run: no --kernel given; see ringer --help");
+        cli_error("%s; see ringer --help", cmp ? "compare: no guest given" : "run: no --kernel given");
         return -1;
     }
     if (o->stats_file && o->stats == STATS_OFF)
         o->stats = STATS_TEXT;
+    if (o->symbols && !o->report) {
+        cli_error("--symbols: names are for the page of --report");
+        return -1;
+    }
+    return 0;
+}
+
+int cli_parse_run(int argc, char **argv, struct run_options *o)
+{
+    return parse(argc, argv, o, NULL, NULL);
+}
+
+int cli_parse_compare(int argc, char **argv, struct run_options *o, struct compare_options *c)
+{
+    *c = (struct compare_options){0};
+    char *guest = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL;
+    if (guest) { /* before the options */
+        argv[1] = argv[0];
+        argc--;
+        argv++;
+    }
+    int r = parse(argc, argv, o, c, guest);
+    if (r)
+        return r;
+    const char *no = o->stats != STATS_OFF ? "--stats" : o->trace_file ? "--trace" : o->debugcon ? "--debugcon" : o->symbols ? "--symbols" : NULL;
+    if (no) {
+        cli_error("compare: %s is for ringer run", no);
+        return -1;
+    }
+    for (unsigned i = 0; i < o->ndisk; i++)
+        if (!o->disk[i].readonly) {
+            cli_error("compare: disk %s: add ',ro'; an engine must not find what another one wrote", o->disk[i].path);
+            return -1;
+        }
     return 0;
 }

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "board/pc.h"
-#include "cli/cli.h"
+#include "cli/report.h"
 #include "core/blockdev.h"
 #include "core/clock.h"
 
@@ -29,6 +29,7 @@ struct run {
     struct boot_module mod[MAX_INITRDS];
     int sigfd, end_signal;
     struct file_out debugcon;
+    struct report *report;
 };
 
 static void loop_main(void *loop)
@@ -193,6 +194,21 @@ static int exit_status(struct run *r, enum vm_end end)
     return STATUS_ERROR;
 }
 
+static const char *end_name(enum vm_end end)
+{
+    switch (end) {
+    case VM_END_POWEROFF: return "power-off";
+    case VM_END_QUIT: return "quit";
+    case VM_END_RESET: return "reset";
+    case VM_END_TRIPLE_FAULT: return "triple fault";
+    case VM_END_PANIC: return "guest panic";
+    case VM_END_DEBUG_EXIT: return "isa-debug-exit";
+    case VM_END_NONE:
+    case VM_END_ERROR: break;
+    }
+    return "error";
+}
+
 static void release(struct run *r)
 {
     /* Input first, then what it feeds. */
@@ -206,6 +222,7 @@ static void release(struct run *r)
         host_loop_stop(r->disk_loop);
         host_thread_join(r->disk_thread);
     }
+    report_free(r->report);
     term_free(r->term);
     if (r->vm && r->vm->trace)
         trace_close(r->vm->trace);
@@ -278,6 +295,11 @@ int cli_run(const struct run_options *o)
     r.pc = pc_new(r.vm, &cfg, &usage, err, sizeof(err));
     if (!r.pc)
         return fail(&r, usage ? STATUS_USAGE : STATUS_ERROR, err);
+    if (o->report || o->data_fd) {
+        r.report = report_new(r.vm, o, err, sizeof(err));
+        if (!r.report)
+            return fail(&r, STATUS_USAGE, err);
+    }
 
     if (o->console != CONSOLE_NONE) {
         struct chardev_sink sink = o->console == CONSOLE_SERIAL ? pc_serial_sink(r.pc) : pc_virtio_console_sink(r.pc);
@@ -290,11 +312,15 @@ int cli_run(const struct run_options *o)
     if (!r.loop_thread || !r.disk_thread || vm_start(r.vm, err, sizeof(err)) != 0)
         return fail(&r, STATUS_ERROR, err[0] ? err : "cannot start threads");
 
+    if (r.report && report_start(r.report) != 0)
+        vm_request_end(r.vm, VM_END_ERROR, 0);
     enum vm_end end = vm_wait(r.vm);
     int status = exit_status(&r, end);
     host_tty_restore();
     if (o->stats != STATS_OFF)
         stats_print(r.vm, o->stats, o->stats_file);
+    if (r.report && report_finish(r.report, end_name(end), status) != 0)
+        status = STATUS_ERROR;
     release(&r);
     return status;
 }

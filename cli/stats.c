@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/report.h"
 
 static const char *const vector_names[32] = {
     "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS", "#GP", "#PF", "15",
@@ -157,7 +157,7 @@ static struct json_object *json_io(const struct gpa_map *m, uint64_t unmapped_r,
     return o;
 }
 
-static void print_json(struct vm *vm, FILE *f, const struct totals *t, double wall, double cpu)
+static struct json_object *make_json(struct vm *vm, const struct totals *t, double wall, double cpu)
 {
     struct json_object *o = json_object_new_object(), *i = json_object_new_object(), *e = json_object_new_object();
     json_object_object_add(o, "engine", json_object_new_string(vm->engine->name));
@@ -187,8 +187,25 @@ static void print_json(struct vm *vm, FILE *f, const struct totals *t, double wa
     add_u64(o, "tlb_flushes", t->flushes);
     json_object_object_add(o, "ports", json_io(vm->pio, vm->unmapped[2], vm->unmapped[3]));
     json_object_object_add(o, "mmio", json_io(vm->mem, vm->unmapped[0], vm->unmapped[1]));
+    return o;
+}
+
+static void print_json(struct vm *vm, FILE *f, const struct totals *t, double wall, double cpu)
+{
+    struct json_object *o = make_json(vm, t, wall, cpu);
     fprintf(f, "%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY));
     json_object_put(o);
+}
+
+struct json_object *stats_json(struct vm *vm)
+{
+    struct totals t;
+    double wall = (double)(host_now() - vm->start_ns) / 1e9, cpu = (double)host_cpu_ns() / 1e9;
+    host_lock(vm->device_lock);
+    sum(vm, &t);
+    struct json_object *o = make_json(vm, &t, wall, cpu);
+    host_unlock(vm->device_lock);
+    return o;
 }
 
 void stats_print(struct vm *vm, enum stats_kind kind, const char *file)

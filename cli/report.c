@@ -1,0 +1,380 @@
+/* See report.h. A low-rate thread reads the counters the vCPUs keep anyway; only the table of sites and the time of device accesses are kept for
+ * reports alone. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/report.h"
+#include "cli/symbols.h"
+#include "x86/decode.h"
+
+#define INTERVAL 50000000ull
+#define TOP_SITES 40u
+
+struct report {
+    struct vm *vm;
+    const struct run_options *o;
+    FILE *page;
+    struct symbols *sym;
+    struct host_thread *thread;
+    struct host_event *stop;
+    uint64_t interval;
+    const char *cause[REPORT_CAUSES];
+    unsigned ncause;
+    unsigned n;
+    struct report_sample s[REPORT_SAMPLES];
+};
+
+uint64_t json_u64(struct json_object *o, const char *key)
+{
+    struct json_object *v;
+    return json_object_object_get_ex(o, key, &v) ? json_object_get_uint64(v) : 0;
+}
+
+struct json_object *json_at(struct json_object *o, const char *key)
+{
+    struct json_object *v;
+    return json_object_object_get_ex(o, key, &v) ? v : NULL;
+}
+
+static uint64_t accesses(const struct gpa_map *m)
+{
+    uint64_t n = 0;
+    for (unsigned i = 0; i < m->n; i++)
+        if (m->r[i].kind == GPA_IO && m->r[i].counters)
+            n += m->r[i].counters[0] + m->r[i].counters[1];
+    return n;
+}
+
+static void cause(struct report_causes *c, const char *name, uint64_t n)
+{
+    if (c->count < REPORT_CAUSES) {
+        c->name[c->count] = name;
+        c->n[c->count++] = n;
+    }
+}
+
+void report_count(struct vm *vm, struct report_causes *c)
+{
+    uint64_t halts = 0, kicks = 0, irqs = 0, pf = 0, exc = 0, other = 0;
+    struct engine_stat row[64];
+    c->count = 0;
+    for (unsigned i = 0; i < vm->ncpu; i++) {
+        const struct vcpu *v = vm->cpu[i];
+        halts += v->exits[EXIT_HLT];
+        kicks += v->exits[EXIT_KICK];
+        pf += v->exceptions[X86_PF];
+        for (unsigned k = 0; k < 32; k++)
+            exc += v->exceptions[k];
+        for (unsigned k = 0; k < 256; k++)
+            irqs += v->interrupts[k];
+        for (unsigned k = 0; k < 16; k++)
+            other += v->exits[k];
+    }
+    /* Hardware names its exits itself; their order is that of the engine, so a cause that comes later gets the next place. */
+    unsigned n = (vm->engine->caps & ENGINE_CAP_HARDWARE) && vm->engine->stats ? vm->engine->stats(vm, row, 64) : 0, named = 0;
+    for (unsigned i = 0; i < n && i < 64; i++)
+        if (!strncmp(row[i].name, "exit ", 5)) {
+            cause(c, row[i].name + 5, row[i].value);
+            named++;
+        }
+    if (named)
+        return;
+    cause(c, "port I/O", accesses(vm->pio) + vm->unmapped[2] + vm->unmapped[3]);
+    cause(c, "memory-mapped I/O", accesses(vm->mem) + vm->unmapped[0] + vm->unmapped[1]);
+    cause(c, "halt", halts);
+    cause(c, "interrupt", irqs);
+    cause(c, "page fault", pf);
+    cause(c, "other exception", exc - pf);
+    cause(c, "request", kicks);
+    cause(c, "other exit", other - halts - kicks);
+}
+
+static void take(struct report *r)
+{
+    struct vm *vm = r->vm;
+    struct report_causes c;
+    if (r->n == REPORT_SAMPLES) {
+        for (unsigned i = 0; i < REPORT_SAMPLES / 2; i++)
+            r->s[i] = r->s[2 * i];
+        r->n = REPORT_SAMPLES / 2;
+        r->interval *= 2;
+    }
+    struct report_sample *s = &r->s[r->n++];
+    memset(s, 0, sizeof(*s));
+    host_lock(vm->device_lock);
+    report_count(vm, &c);
+    host_unlock(vm->device_lock);
+    s->t = host_now() - vm->start_ns;
+    for (unsigned i = 0; i < vm->ncpu; i++) {
+        const struct vcpu *v = vm->cpu[i];
+        s->insns += v->insns;
+        for (unsigned k = 1; k < 8; k++)
+            *(k & X86_PG_PRIVILEGED ? &s->privileged : &s->unprivileged) += v->cpu.pg_count[k];
+    }
+    for (unsigned i = 0; i < c.count; i++) {
+        unsigned k = 0;
+        while (k < r->ncause && strcmp(r->cause[k], c.name[i]))
+            k++;
+        if (k == r->ncause && k < REPORT_CAUSES)
+            r->cause[r->ncause++] = c.name[i];
+        if (k < REPORT_CAUSES)
+            s->cause[k] = c.n[i];
+    }
+}
+
+static void sampler(void *arg)
+{
+    struct report *r = arg;
+    do
+        take(r);
+    while (!host_event_wait(r->stop, host_now() + r->interval));
+}
+
+struct report *report_new(struct vm *vm, const struct run_options *o, char *err, size_t cap)
+{
+    struct report *r = calloc(1, sizeof(*r));
+    if (!r) {
+        snprintf(err, cap, "out of memory");
+        return NULL;
+    }
+    *r = (struct report){.vm = vm, .o = o, .interval = INTERVAL, .stop = host_event_new()};
+    snprintf(err, cap, "out of memory");
+    bool ok = r->stop;
+    if (ok && o->symbols)
+        ok = (r->sym = symbols_open(o->symbols, err, cap));
+    if (ok && o->report && !(r->page = fopen(o->report, "we"))) {
+        snprintf(err, cap, "--report: %s: %s", o->report, strerror(errno));
+        ok = false;
+    }
+    for (unsigned i = 0; ok && i < vm->ncpu; i++)
+        ok = (vm->cpu[i]->cpu.sites = calloc(1, sizeof(struct x86_sites)));
+    vm->timed = true;
+    if (!ok) {
+        report_free(r);
+        return NULL;
+    }
+    return r;
+}
+
+int report_start(struct report *r)
+{
+    r->thread = host_thread_start("report", sampler, r);
+    return r->thread ? 0 : -1;
+}
+
+static void stop(struct report *r)
+{
+    if (!r->thread)
+        return;
+    host_event_set(r->stop);
+    host_thread_join(r->thread);
+    r->thread = NULL;
+}
+
+static void add_u64(struct json_object *o, const char *k, uint64_t v)
+{
+    json_object_object_add(o, k, json_object_new_uint64(v));
+}
+
+static void add_text(struct json_object *o, const char *k, const char *v)
+{
+    json_object_object_add(o, k, json_object_new_string(v));
+}
+
+static int hotter(const void *a, const void *b)
+{
+    const struct x86_site *x = a, *y = b;
+    return x->count != y->count ? (x->count < y->count ? 1 : -1) : x->rip < y->rip ? -1 : x->rip > y->rip;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct x86_site *x = a, *y = b;
+    return x->rip != y->rip ? (x->rip < y->rip ? -1 : 1) : (int)x->op - (int)y->op;
+}
+
+/* All vCPUs' tables as one list, hottest first; the caller frees it. */
+static struct x86_site *gather(const struct vm *vm, unsigned *n, uint64_t *dropped)
+{
+    struct x86_site *s = calloc((size_t)vm->ncpu * X86_SITES, sizeof(*s));
+    *n = 0;
+    *dropped = 0;
+    for (unsigned i = 0; s && i < vm->ncpu; i++) {
+        const struct x86_sites *t = vm->cpu[i]->cpu.sites;
+        *dropped += t->dropped;
+        for (unsigned k = 0; k < X86_SITES; k++)
+            if (t->e[k].count)
+                s[(*n)++] = t->e[k];
+    }
+    if (!s || !*n)
+        return s;
+    qsort(s, *n, sizeof(*s), by_place);
+    unsigned m = 0;
+    for (unsigned i = 1; i < *n; i++) {
+        if (by_place(&s[m], &s[i]) == 0)
+            s[m].count += s[i].count;
+        else
+            s[++m] = s[i];
+    }
+    *n = m + 1;
+    qsort(s, *n, sizeof(*s), hotter);
+    return s;
+}
+
+static struct json_object *sites(struct report *r, struct json_object *data)
+{
+    struct json_object *list = json_object_new_array();
+    uint64_t dropped, slide = 0, entry = r->sym ? symbols_address(r->sym, "entry_SYSCALL_64") : 0, lstar = r->vm->cpu[0]->cpu.lstar;
+    unsigned n;
+    struct x86_site *s = gather(r->vm, &n, &dropped);
+    /* Where Linux put itself: its system call entry is in a register. */
+    if (entry && lstar && ((lstar - entry) & 0xfffff) == 0)
+        slide = lstar - entry;
+    if (r->sym) {
+        add_u64(data, "symbols", symbols_count(r->sym));
+        add_u64(data, "kernel_slide", slide);
+    }
+    add_u64(data, "sites_seen", n);
+    add_u64(data, "sites_dropped", dropped);
+    for (unsigned i = 0; i < n && i < TOP_SITES; i++) {
+        struct json_object *e = json_object_new_object();
+        char text[240];
+        snprintf(text, sizeof(text), "0x%" PRIx64, s[i].rip);
+        add_text(e, "address", text);
+        if (r->sym) {
+            symbols_name(r->sym, s[i].rip - slide, text, sizeof(text));
+            if (*text)
+                add_text(e, "symbol", text);
+        }
+        snprintf(text, sizeof(text), "%s", x86_op_name(s[i].op));
+        for (char *p = text; *p; p++)
+            *p = *p == '_' ? ' ' : *p;
+        add_text(e, "instruction", text);
+        snprintf(text, sizeof(text), "%s%s%s", s[i].pg & X86_PG_PRIVILEGED ? "P" : "", s[i].pg & X86_PG_CONTROL ? "C" : "",
+                 s[i].pg & X86_PG_BEHAVIOUR ? "B" : "");
+        add_text(e, "class", text);
+        add_u64(e, "cpl", s[i].cpl);
+        add_u64(e, "count", s[i].count);
+        json_object_array_add(list, e);
+    }
+    free(s);
+    return list;
+}
+
+static struct json_object *machine(const struct report *r)
+{
+    const struct run_options *o = r->o;
+    struct json_object *m = json_object_new_object(), *list = json_object_new_array();
+    add_text(m, "kernel", o->kernel);
+    for (unsigned i = 0; i < o->ninitrd; i++)
+        json_object_array_add(list, json_object_new_string(o->initrd[i]));
+    json_object_object_add(m, "initrd", list);
+    add_text(m, "append", o->append);
+    add_u64(m, "memory_bytes", o->memory);
+    list = json_object_new_array();
+    for (unsigned i = 0; i < o->ndisk; i++)
+        json_object_array_add(list, json_object_new_string(o->disk[i].path));
+    json_object_object_add(m, "disks", list);
+    add_text(m, "engine_chosen", o->engine);
+    add_text(m, "engine_summary", r->vm->engine->summary);
+    return m;
+}
+
+static struct json_object *samples(const struct report *r)
+{
+    struct json_object *o = json_object_new_object(), *t = json_object_new_array(), *n = json_object_new_array(), *c = json_object_new_object();
+    for (unsigned i = 0; i < r->n; i++) {
+        json_object_array_add(t, json_object_new_double((double)r->s[i].t / 1e9));
+        json_object_array_add(n, json_object_new_uint64(r->s[i].insns));
+    }
+    for (unsigned k = 0; k < r->ncause; k++) {
+        struct json_object *a = json_object_new_array();
+        for (unsigned i = 0; i < r->n; i++)
+            json_object_array_add(a, json_object_new_uint64(r->s[i].cause[k]));
+        json_object_object_add(c, r->cause[k], a);
+    }
+    json_object_object_add(o, "seconds", t);
+    json_object_object_add(o, "instructions", n);
+    json_object_object_add(o, "exits", c);
+    return o;
+}
+
+static struct json_object *times(const struct vm *vm, uint64_t wall)
+{
+    struct json_object *o = json_object_new_object();
+    uint64_t io = 0, halted = 0, all = wall * vm->ncpu;
+    for (unsigned i = 0; i < vm->ncpu; i++) {
+        io += vm->cpu[i]->io_ns;
+        halted += vm->cpu[i]->halted_ns;
+    }
+    json_object_object_add(o, "guest_seconds", json_object_new_double((double)(all > io + halted ? all - io - halted : 0) / 1e9));
+    json_object_object_add(o, "device_seconds", json_object_new_double((double)io / 1e9));
+    json_object_object_add(o, "halted_seconds", json_object_new_double((double)halted / 1e9));
+    return o;
+}
+
+static int written(FILE *f, const char *what)
+{
+    if ((fflush(f) | ferror(f)) == 0)
+        return 0;
+    cli_error("%s: %s", what, strerror(errno));
+    return -1;
+}
+
+int report_finish(struct report *r, const char *end, int status)
+{
+    struct vm *vm = r->vm;
+    int res = 0;
+    stop(r);
+    if (r->n > 1 && host_now() - vm->start_ns - r->s[r->n - 1].t < r->interval / 2)
+        r->n--; /* a rate over next to nothing would tower above all others */
+    take(r);
+    struct json_object *d = stats_json(vm), *x = json_object_new_object();
+    const struct report_sample *last = &r->s[r->n - 1];
+    add_text(d, "end", end);
+    json_object_object_add(d, "exit_status", json_object_new_int(status));
+    json_object_object_add(d, "machine", machine(r));
+    json_object_object_add(d, "counts_instructions", json_object_new_boolean(!!(vm->engine->caps & ENGINE_CAP_COUNT)));
+    json_object_object_add(d, "time", times(vm, last->t));
+    for (unsigned k = 0; k < r->ncause; k++)
+        add_u64(x, r->cause[k], last->cause[k]);
+    json_object_object_add(d, "exits", x);
+    json_object_object_add(d, "sites", sites(r, d));
+    json_object_object_add(d, "samples", samples(r));
+    if (r->page) {
+        struct report_view v = {r->o, r->s, r->n, r->cause, r->ncause, vm->engine->caps & ENGINE_CAP_COUNT};
+        report_html(r->page, d, &v);
+        res |= written(r->page, "--report");
+    }
+    if (r->o->data_fd) {
+        FILE *f = fdopen(dup(r->o->data_fd), "w");
+        if (f) {
+            fputs(json_object_to_json_string(d), f);
+            res |= written(f, "compare");
+            fclose(f);
+        }
+    }
+    json_object_put(d);
+    return res;
+}
+
+void report_free(struct report *r)
+{
+    if (!r)
+        return;
+    stop(r);
+    for (unsigned i = 0; i < r->vm->ncpu; i++) {
+        if (!r->vm->cpu[i])
+            continue;
+        free(r->vm->cpu[i]->cpu.sites);
+        r->vm->cpu[i]->cpu.sites = NULL;
+    }
+    if (r->page)
+        fclose(r->page);
+    symbols_free(r->sym);
+    host_event_free(r->stop);
+    free(r);
+}

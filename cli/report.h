@@ -1,0 +1,51 @@
+/* What a run looked like: samples of its counters, and the page made of them. */
+#ifndef CLI_REPORT_H
+#define CLI_REPORT_H
+
+#include <json-c/json.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+
+struct report;
+
+/* Of a complete machine, before vm_start. Opens o->report and o->symbols. NULL with one line in err. */
+struct report *report_new(struct vm *vm, const struct run_options *o, char *err, size_t cap);
+/* With the machine running: start sampling. 0 or -1. */
+int report_start(struct report *r);
+/* The machine has ended: stop sampling, write the page and o->data_fd. 0, or -1 after one line on stderr. */
+int report_finish(struct report *r, const char *end, int status);
+void report_free(struct report *r);
+
+/* Sums of a machine's counters by cause; under the device lock. */
+#define REPORT_CAUSES 8
+struct report_causes {
+    const char *name[REPORT_CAUSES];
+    uint64_t n[REPORT_CAUSES];
+    unsigned count;
+};
+void report_count(struct vm *vm, struct report_causes *c);
+
+/* Samples: cumulative counters at moments, at most REPORT_SAMPLES of them; on overflow every second one goes and the interval doubles. */
+#define REPORT_SAMPLES 400u
+struct report_sample {
+    uint64_t t; /* ns since the machine's creation */
+    uint64_t insns, privileged, unprivileged; /* instructions: all, privileged, sensitive but not privileged */
+    uint64_t cause[REPORT_CAUSES];
+};
+struct report_view {
+    const struct run_options *o;
+    const struct report_sample *sample;
+    unsigned nsample;
+    const char *const *cause;
+    unsigned ncause;
+    bool counts; /* the engine counts instructions */
+};
+/* The page (cli/report_html.c), drawn from the data alone and the samples. */
+void report_html(FILE *f, struct json_object *data, const struct report_view *v);
+
+struct json_object *stats_json(struct vm *vm); /* takes the device lock; the caller puts the object */
+uint64_t json_u64(struct json_object *o, const char *key); /* 0 if it is not there */
+struct json_object *json_at(struct json_object *o, const char *key); /* or NULL */
+
+#endif
