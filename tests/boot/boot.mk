@@ -6,3 +6,6 @@ CHECK_DEPS += guest
 CHECKS_FULL += boot/interp/cpu8:sh@tests/boot/boot.sh@$(O)/ringer@interp@cpu8
 CHECKS += ends:python3@tests/boot/ends.py@$(O)/ringer@out/kernel/vmlinuz@out/root/initrd.cpio
 CHECKS_FULL += ends-often:python3@tests/boot/ends.py@$(O)/ringer@out/kernel/vmlinuz@out/root/initrd.cpio@60
+CHECKS += report:sh@tests/boot/report.sh@$(O)/ringer@out/guest
+CHECKS_FULL += report-browser:sh@tests/boot/browser.sh@$(O)/ringer@out/guest
+CHECK_DEPS += guests
