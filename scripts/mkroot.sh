@@ -3,6 +3,7 @@
 # One static busybox, an init script, and from KERNELDIR/modules the virtio
 # drivers with what they depend on. OUTDIR/initrd.gz (and .cpio, the same
 # uncompressed) come out identical for identical inputs.
+# BUSYBOX names another binary than the system's, for a guest of another architecture.
 set -eu
 kernel=${1:-out/kernel}
 out=${2:-out/root}
@@ -29,7 +30,9 @@ mkdir "$root/usr"
 ln -s ../bin "$root/usr/bin"
 ln -s ../bin "$root/usr/sbin"
 cp "$busybox" "$root/bin/busybox"
-for applet in $("$busybox" --list); do
+# A binary that does not run here is assumed to have the applets of the one that does.
+applets=$("$busybox" --list 2>/dev/null || busybox --list) || die "$busybox cannot be run, nor another busybox"
+for applet in $applets; do
     [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
 done
 cp "$here/guest-init.sh" "$root/init"

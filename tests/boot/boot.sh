@@ -27,6 +27,12 @@ cpu4)
 cpu8)
     guest 'echo cpus=$(nproc)' --cpus 8
     status 0; want '^cpus=8$' ;;
+i386)
+    # A 32-bit kernel with PAE and a 32-bit user world, x87 included (awk computes in it).
+    kernel=out/kernel-686/vmlinuz initrd=out/root-686/initrd.cpio
+    guest 'uname -m; echo cpus=$(nproc); grep -c " pae " /proc/cpuinfo; echo abc | sha256sum; awk "BEGIN { printf \"%.6f\\n\", 355 / 113 }"; (exit 7); echo st=$?' --cpus 2
+    status 0; want '^i686$'; want '^cpus=2$'; want '^2$'; want '^edeaaff3f1774ad2888673770c6d64097e391bc362d7d6fb34982ddf0efd18cb '
+    want "^3.141593\$"; want '^st=7$' ;;
 disk)
     # Written, flushed, read back: inside the guest, then by the host.
     truncate -s 8M "$tmp/disk"
