@@ -59,7 +59,7 @@ struct pc {
     struct boot_entry entry;
     struct hpet *hpet;
     struct pci_bus *pci;
-    struct dev *acpi_pm, *serial, *virtio_console;
+    struct dev *acpi_pm, *ferr, *serial, *virtio_console;
     struct dev *owned[MAX_OWNED]; /* in creation order */
     unsigned nowned;
     uint64_t *counters; /* two per owned device, in the same order, then for intc and PCI functions */
@@ -243,6 +243,15 @@ static int on_wrmsr(struct vcpu *v, uint32_t msr, uint64_t val)
     return 0;
 }
 
+static void on_ferr(struct vcpu *v)
+{
+    struct pc *pc = v->vm->board;
+    host_lock(v->vm->device_lock);
+    if (pc->ferr)
+        ferr_assert(pc->ferr);
+    host_unlock(v->vm->device_lock);
+}
+
 /* --- the machine, piece by piece --- */
 
 static void make_legacy(struct pc *pc)
@@ -282,6 +291,9 @@ static void make_legacy(struct pc *pc)
     add_port(pc, PORT_ACPI, ACPI_PM_SIZE, pc->acpi_pm, 0);
     add_port(pc, 0x92, 1, own(pc, port92_new(on_reset, pc)), 0);
     add_port(pc, 0x80, 1, own(pc, post_port_new()), 0);
+    pc->ferr = own(pc, ferr_new(vm_isa_line(pc->vm, 13)));
+    add_port(pc, 0xf0, 1, pc->ferr, 0);
+    pc->vm->ferr = on_ferr;
     if (pc->cfg.debugcon.write)
         add_port(pc, 0xe9, 1, own(pc, debugcon_new(pc->cfg.debugcon)), 0);
     add_port(pc, PORT_PVPANIC, 1, own(pc, pvpanic_new(on_panic, pc)), 0);

@@ -83,6 +83,13 @@ static void env_tsc_changed(void *env)
         v->vm->intc.tsc_changed(v);
 }
 
+static void env_ferr(void *env)
+{
+    struct vcpu *v = env_vcpu(env);
+    if (v->vm->ferr)
+        v->vm->ferr(v);
+}
+
 static void env_event(void *env, const struct x86_exc *exc)
 {
     struct vcpu *v = env_vcpu(env);
@@ -108,6 +115,7 @@ static const struct x86_env_ops vcpu_env_ops = {
     .random = env_random,
     .tsc_changed = env_tsc_changed,
     .event = env_event,
+    .ferr = env_ferr,
 };
 
 /* --- life --- */

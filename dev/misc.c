@@ -242,6 +242,51 @@ struct dev *fw_signature_new(void)
     return &f->dev;
 }
 
+/* --- coprocessor error ---------------------------------------------------- */
+
+struct ferr {
+    struct dev dev;
+    struct irq_line irq;
+    bool latch;
+};
+
+static void ferr_set(struct ferr *f, bool on)
+{
+    if (f->latch != on)
+        irq_set(&f->irq, on);
+    f->latch = on;
+}
+
+void ferr_assert(struct dev *d) { ferr_set((struct ferr *)d, true); }
+
+static uint8_t ferr_read8(struct dev *d, unsigned port) { return 0xff; }
+static void ferr_write8(struct dev *d, unsigned port, uint8_t v) { ferr_set((struct ferr *)d, false); }
+
+static int ferr_read(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t *val)
+{
+    return isa_read_bytes(d, off, size, val, 1, ferr_read8);
+}
+
+static int ferr_write(struct dev *d, uint32_t bank, uint64_t off, unsigned size, uint64_t val)
+{
+    return isa_write_bytes(d, off, size, val, 1, ferr_write8);
+}
+
+static void ferr_reset(struct dev *d) { ferr_set((struct ferr *)d, false); }
+
+static const struct dev_ops ferr_ops = {
+    .name = "ferr", .reset = ferr_reset, .read = ferr_read, .write = ferr_write, .fini = free_fini};
+
+struct dev *ferr_new(struct irq_line irq)
+{
+    struct ferr *f = calloc(1, sizeof(*f));
+    if (!f)
+        return NULL;
+    f->dev.ops = &ferr_ops;
+    f->irq = irq;
+    return &f->dev;
+}
+
 /* --- pvpanic ---------------------------------------------------------------- */
 
 struct pvpanic {

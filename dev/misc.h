@@ -23,6 +23,10 @@ struct dev *post_port_new(void);
  * is QEMU's TCG, so that they know its known inexactness. */
 struct dev *fw_signature_new(void);
 
+/* Coprocessor error as a PC/AT reports it, one port (0xf0): ferr_assert latches FERR# and raises the line (IRQ 13), a write clears both. */
+struct dev *ferr_new(struct irq_line irq);
+void ferr_assert(struct dev *d);
+
 /* Panic notification, one port (0x505). Reads give the supported events. */
 #define PVPANIC_PANICKED 1u
 #define PVPANIC_CRASH_LOADED 2u

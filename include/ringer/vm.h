@@ -89,6 +89,7 @@ struct vm {
         /* VM_INTC_SPLIT: the guest ended a level-triggered interrupt of the I/O APIC. */
         void (*eoi)(struct vcpu *v, uint8_t vector);
     } intc;
+    void (*ferr)(struct vcpu *v); /* FERR# was asserted (struct x86_env_ops); no lock held; NULL: not wired */
     struct intc *irq; /* dev/intc.h; NULL when the engine brings its own */
 
     void (*reset_machine)(struct vm *vm); /* board: devices and guest memory back to boot state */

@@ -265,12 +265,34 @@ static void xsave(void)
     }
 }
 
+/* CR0.NE = 0: a pending exception becomes IRQ 13 of the second 8259A; a write to port 0xf0 takes it back. */
+static void ferr(void)
+{
+    const uint64_t cr0 = read_cr0();
+
+    __asm__ volatile("fninit");
+    outb(0xf0, 0);
+    write_cr0(cr0 & ~(1ull << 5));
+    outb(0xa0, 0x0a); /* reads give the request register */
+    CHECK("no IRQ 13 to begin with", !(inb(0xa0) & 1 << 5));
+    set_fcw(0x37b);
+    __asm__ volatile("fld1; fldz; fdivrp; fwait");
+    CHECK("IRQ 13 at the waiting instruction", inb(0xa0) & 1 << 5);
+    CHECK("the exception stays", fsw() & 0x84);
+    __asm__ volatile("fnclex");
+    outb(0xf0, 0);
+    CHECK("a write to port 0xf0 takes it back", !(inb(0xa0) & 1 << 5));
+    __asm__ volatile("fninit");
+    write_cr0(cr0);
+}
+
 void guest_main(uint32_t info, uint32_t magic)
 {
     idt_init();
     write_cr0((read_cr0() & ~12ull) | 2);
     cpuid(1, 0, l1);
     x87();
+    ferr();
     sse();
     fxsave();
     xsave();

@@ -111,6 +111,23 @@ static void reset_ports(void **state)
     d->ops->fini(d);
 }
 
+static void coprocessor_error(void **state)
+{
+    struct isa_fixture *f = fixture_new(0);
+    f->dev = ferr_new(fixture_irq(f, 0));
+    ferr_assert(f->dev);
+    ferr_assert(f->dev);
+    assert_true(f->line[0].level);
+    assert_int_equal(f->line[0].rises, 1);
+    dev_out(f->dev, 0, 0, 1, 0);
+    assert_false(f->line[0].level);
+    ferr_assert(f->dev);
+    assert_int_equal(f->line[0].rises, 2);
+    f->dev->ops->reset(f->dev);
+    assert_false(f->line[0].level);
+    fixture_free(f);
+}
+
 static void debug_console(void **state)
 {
     struct isa_fixture *f = fixture_new(0);
@@ -179,7 +196,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pm_timer),      cmocka_unit_test(pm_sleep_and_button), cmocka_unit_test(reset_ports),
         cmocka_unit_test(debug_console), cmocka_unit_test(debug_exit),          cmocka_unit_test(panic_and_post),
-        cmocka_unit_test(test_device),
+        cmocka_unit_test(test_device), cmocka_unit_test(coprocessor_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
