@@ -177,6 +177,8 @@ struct interp_vm {
     struct host_mutex *lock;
     const struct gpa_map *ram;
     uint64_t *chunks; /* one word per page of guest RAM */
+    struct gpa_range *memory; /* RAM and ROM of the map last committed */
+    unsigned nmemory;
 };
 
 static inline struct interp *interp_of(struct x86_cpu *c) { return vcpu_of(c)->interp_priv; }

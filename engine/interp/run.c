@@ -294,6 +294,7 @@ static void interp_vm_fini(struct vm *vm)
     if (iv->lock)
         host_mutex_free(iv->lock);
     free(iv->chunks);
+    free(iv->memory);
     free(iv);
     vm->interp_priv = NULL;
     if (vm->engine == &engine_interp)
@@ -349,8 +350,35 @@ static int interp_vcpu_init(struct vcpu *v)
 }
 
 /* The memory behind guest-physical addresses changed; all vCPUs are stopped. */
+/* Has what code can be fetched from changed since the last time? Guests move their devices about, rarely memory. */
+static bool memory_changed(struct interp_vm *iv, const struct gpa_map *map)
+{
+    struct gpa_range *now = calloc(map->n + 1, sizeof(*now));
+    unsigned n = 0;
+    bool same;
+
+    if (!now)
+        return true;
+    for (unsigned i = 0; i < map->n; i++)
+        if (map->r[i].kind == GPA_RAM || map->r[i].kind == GPA_ROM) {
+            const struct gpa_range *r = &map->r[i];
+
+            now[n++] = (struct gpa_range){.start = r->start, .size = r->size, .kind = r->kind, .host = r->host};
+        }
+    same = iv->memory && n == iv->nmemory;
+    for (unsigned i = 0; same && i < n; i++)
+        same = now[i].start == iv->memory[i].start && now[i].size == iv->memory[i].size && now[i].kind == iv->memory[i].kind &&
+               now[i].host == iv->memory[i].host;
+    free(iv->memory);
+    iv->memory = now;
+    iv->nmemory = n;
+    return !same;
+}
+
 static int interp_map_commit(struct vm *vm)
 {
+    if (!memory_changed(vm->interp_priv, vm->mem))
+        return 0;
     for (unsigned i = 0; i < vm->ncpu; i++)
         if (vm->cpu[i] && vm->cpu[i]->interp_priv)
             interp_cache_flush(vm->cpu[i]->interp_priv);
