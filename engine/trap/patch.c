@@ -123,17 +123,23 @@ bool patches_scan(struct patches *p, struct ppage *g, unsigned off, enum x86_mod
                 g->bytes[at + i] = in.bytes[i];
             if (trap)
                 p->sites++;
+            if (in.op == X86_OP_JMP_FAR && in.opnd[0].kind == X86_OPND_FAR && p->out && p->nout < p->out_cap)
+                p->out[p->nout++] = (uint32_t)in.imm - p->base; /* into another flat segment, as kernels begin */
             if (attr & X86_ATTR_BRANCH) {
                 for (unsigned i = 0; i < in.nopnd; i++)
                     if (in.opnd[i].kind == X86_OPND_REL) {
                         const int64_t to = (int64_t)at + in.len + in.imm;
                         if (to >= 0 && to < 4096 && !bit(g->start, (unsigned)to) && n < 4096)
                             todo[n++] = (uint16_t)to;
+                        if ((to < 0 || to >= 4096) && p->out && p->nout < p->out_cap)
+                            p->out[p->nout++] = (uint32_t)to;
                     }
                 if (!(attr & X86_ATTR_COND) && in.op != X86_OP_CALL && in.op != X86_OP_INT)
                     break; /* nothing falls through; what follows traps when something gets there */
             }
             at += in.len;
+            if (at == 4096 && p->out && p->nout < p->out_cap)
+                p->out[p->nout++] = 4096;
         }
     }
     return bit(g->start, off) && g->bytes[off] == g->ram[off] && g->bytes[off] != TRAP_BYTE;

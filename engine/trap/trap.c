@@ -16,6 +16,7 @@
 #define LOW_PAGES 16u /* hosts let nobody map the first 64 KiB */
 #define RUN_MAX 512u  /* pages mapped around a fault in a large page */
 #define WRITES_MAX 256u
+#define BURST 200u /* instructions interpreted after one that trapped, when replacing (docs/engines.md) */
 
 /* Flags the guest's own code may change at CPL 3 with what it does there. */
 #define DIRECT_FLAGS (X86_FL_ARITH | X86_FL_DF)
@@ -95,6 +96,7 @@ static void emulate(struct trap *t, struct vcpu_exit *exit)
     t->tv->by_op[op_at(t->v)]++;
     t->tv->n.insns_traps++;
     step(t, exit);
+    t->burst = t->tv->burst;
 }
 
 static void deliver(struct trap *t)
@@ -157,6 +159,43 @@ static bool look(struct trap *t, struct ppage *g)
     const bool ok = patches_scan(&t->tv->patch, g, off, (enum x86_mode_bits)c->mode, x86_feature_bits(c->cpuid));
     host_unlock(t->tv->patch.lock);
     return ok;
+}
+
+/* Engine patch, before the first instruction: replace wherever direct control flow leads from the entry. What is reached
+ * otherwise is still all trap bytes and looked at before it runs. */
+static void prepare(struct trap *t)
+{
+    enum { TARGETS = 1 << 16 };
+    struct vcpu *v = t->v;
+    const struct x86_cpu *c = &v->cpu;
+    struct patches *p = &t->tv->patch;
+    uint32_t *todo = malloc(TARGETS * sizeof(*todo)), n = 0;
+    uint32_t *out = malloc(4096 * sizeof(*out));
+
+    t->tv->prepare = false;
+    if (todo && out && x86_pe(c) && !(c->cr0 & X86_CR0_PG) && c->mode == X86_MODE_32 && !c->seg[X86_CS].base)
+        todo[n++] = (uint32_t)c->rip;
+    while (n) {
+        const uint32_t at = todo[--n];
+        const struct gpa_range *r = gpa_find(v->vm->mem, at);
+        struct ppage *g = r && r->kind == GPA_RAM ? code_page(t, r, at & ~0xfffu) : NULL;
+        if (!g)
+            continue;
+        host_lock(p->lock);
+        const uint64_t before = p->scanned;
+        p->out = out;
+        p->out_cap = 4096;
+        p->nout = 0;
+        p->base = at & ~0xfffu;
+        patches_scan(p, g, at & 0xfff, X86_MODE_32, x86_feature_bits(c->cpuid));
+        p->out = NULL;
+        p->prepared += p->scanned - before;
+        host_unlock(p->lock);
+        for (uint32_t i = 0; i < p->nout && n < TARGETS; i++)
+            todo[n++] = (at & ~0xfffu) + out[i];
+    }
+    free(todo);
+    free(out);
 }
 
 static struct ppage *code_page_at(struct trap *t, uint64_t gpn)
@@ -446,17 +485,35 @@ static bool serve(struct trap *t, struct vcpu_exit *exit)
     }
 }
 
+static uint64_t sensitive_count(const struct x86_cpu *c)
+{
+    uint64_t n = 0;
+    for (unsigned i = 1; i < 8; i++)
+        n += c->pg_count[i];
+    return n;
+}
+
 static void trap_run(struct vcpu *v, struct vcpu_exit *exit)
 {
     struct trap *t = v->engine_priv;
 
+    if (t->tv->prepare)
+        prepare(t);
     sync_tlb(t); /* whoever had the state in between may have flushed */
     for (;;) {
         vcpu_irq_rearm(v);
         if (!serve(t, exit))
             return;
         exit->kind = EXIT_KICK;
-        if (trap_can_run(v)) {
+        if (t->burst) {
+            /* Where one instruction trapped the next that would is often near: a few more cost less than a hand-over each. */
+            const uint64_t before = sensitive_count(&v->cpu);
+            t->burst--;
+            t->tv->n.burst++;
+            step(t, exit);
+            if (sensitive_count(&v->cpu) != before)
+                t->burst = t->tv->burst;
+        } else if (trap_can_run(v)) {
             direct(t, exit);
             if (exit->kind == EXIT_FAIL)
                 return;
@@ -517,11 +574,13 @@ static unsigned trap_stats(const struct vm *vm, struct engine_stat *out, unsigne
         {"translations filled", n->faults_tlb},
         {"page faults of the guest", n->faults_guest},
         {"interrupted to be served", n->kicks},
+        {"interpreted after a trap", n->burst},
         {"instructions interpreted for other reasons", n->interpreted},
         {"segment registers loaded unseen", n->lost},
         {"loads from patched pages", n->code_reads},
         {"stores to patched pages", n->code_writes},
         {"instructions scanned", tv->patch.scanned},
+        {"of these, before the first ran", tv->patch.prepared},
         {"sites replaced", tv->patch.sites},
         {"patched pages invalidated", tv->patch.invals},
     };
@@ -564,6 +623,7 @@ static int trap_vm_init(struct vm *vm)
     tv->eager = vm->engine == &engine_patch;
     tv->report = vm->engine_cfg.report_sensitive && !tv->eager && !vm->engine_cfg.patch_lazy; /* with replacement nothing is left to report */
     tv->patching = tv->eager || vm->engine_cfg.patch_lazy || tv->report;
+    tv->burst = tv->patching && !tv->report ? BURST : 0;
     if (tv->report && !(tv->sensitive = calloc(X86_NOP_COUNT, sizeof(*tv->sensitive))))
         return -1;
     if (tv->patching) {
@@ -574,6 +634,12 @@ static int trap_vm_init(struct vm *vm)
             return -1;
         }
     }
+    return 0;
+}
+
+static int trap_vm_start(struct vm *vm)
+{
+    tvm(vm)->prepare = tvm(vm)->eager;
     return 0;
 }
 
@@ -672,7 +738,7 @@ static int patch_probe(const struct engine_config *cfg, char *reason, size_t cap
 }
 
 #define OPS                                                                                                                              \
-    .caps = ENGINE_CAP_STEP, .rank = 0, .vm_init = trap_vm_init, .vm_fini = trap_vm_fini, .vcpu_init = trap_vcpu_init,                   \
+    .caps = ENGINE_CAP_STEP, .rank = 0, .vm_init = trap_vm_init, .vm_start = trap_vm_start, .vm_fini = trap_vm_fini, .vcpu_init = trap_vcpu_init,                   \
     .vcpu_fini = trap_vcpu_fini, .can_run = trap_can_run, .run = trap_run, .step = trap_step, .kick = trap_kick,                         \
     .map_commit = trap_map_commit, .code_inval = trap_code_inval, .stats = trap_stats
 

@@ -62,7 +62,9 @@ struct patches {
     uint32_t n; /* in use */
     uint32_t *free;
     uint32_t nfree;
-    uint64_t sites, scanned, invals;
+    uint64_t sites, scanned, invals, prepared;
+    uint32_t *out;   /* where direct branches left the page, relative to it; NULL: nobody asks */
+    uint32_t nout, out_cap, base; /* base: linear address of the page, meanwhile */
 };
 
 int patches_init(struct patches *p, uint64_t ram_pages);
@@ -84,7 +86,7 @@ bool trap_is_offender(const struct x86_insn *in);
 enum trap_world { WORLD_KERNEL, WORLD_USER, NWORLDS };
 
 struct trap_counts {
-    uint64_t runs, insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_reads, code_writes, interpreted, lost;
+    uint64_t runs, insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_reads, code_writes, interpreted, burst, lost;
 };
 
 /* What --report-sensitive knows of a mnemonic. */
@@ -98,6 +100,8 @@ struct trap_vm {
     struct patches patch;
     bool patching; /* worlds run patched copies of code pages */
     bool report, eager;
+    bool prepare; /* eager: the boot image is loaded and not yet looked at */
+    unsigned burst;
     struct trap_counts n;
     uint64_t by_op[X86_NOP_COUNT]; /* instructions interpreted after a trap */
     struct sensitive *sensitive;   /* by enum x86_op; report only */
@@ -113,7 +117,7 @@ struct trap {
     uint64_t seen_all, seen_nonglobal, seen_page;
     bool user_access;  /* the kernel's world was filled with SMAP suspended */
     uint16_t loaded[6]; /* selectors the world was entered with */
-    uint32_t last_lin, last_eip;
+    unsigned burst;     /* instructions still to interpret before going back to direct execution */
 };
 
 /* One run in the current world from the canonical state, which it brings up to date. 0: an exit is in the control page;
