@@ -32,7 +32,7 @@ struct compare {
     bool equal;
 };
 
-#define COMPARE_METRICS 32
+#define COMPARE_METRICS 64
 /* A figure of the table: its name, and its text for one run ("" if it has none). */
 struct compare_metric {
     char name[64];

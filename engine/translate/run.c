@@ -96,11 +96,14 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
             interp_step_one(x->it);
             x->st.steps++;
         } else if (!tr_can_run(v)) {
+            const uint64_t before = v->insns;
+
             if (interp_needs_steps(&v->cpu))
                 interp_step_one(x->it);
             else
                 interp_blocks(x->it);
             x->st.interp_blocks++;
+            x->st.interp_insns += v->insns - before;
         } else if (!blocks(x)) {
             interp_step_one(x->it);
             x->st.steps++;
@@ -194,7 +197,7 @@ static int tr_map_commit(struct vm *vm) { return engine_interp.map_commit(vm); }
 static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsigned cap)
 {
     static const char *const names[] = {"blocks_translated", "blocks_killed", "cache_flushes", "left_by_executor", "left_by_request", "left_by_jump", "left_by_link", "executor_calls", "lookup_misses",
-                                        "done_exactly", "tlb_syncs", "tlb_clears", "interpreter_turns", "single_steps"};
+                                        "done_exactly", "tlb_syncs", "tlb_clears", "interpreter_turns", "interpreter_insns", "single_steps"};
     const struct translate_vm *tv = vm->engine_priv;
     struct tr_stats sum = {0};
     unsigned n = 0;
@@ -205,7 +208,7 @@ static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsign
     for (unsigned i = 0; i < vm->ncpu; i++)
         if (vm->cpu[i] && vm->cpu[i]->engine_priv)
             add(&sum, &translate_of(vm->cpu[i])->st);
-    const uint64_t val[] = {sum.built, sum.killed, sum.flushed, sum.why[TR_DONE], sum.why[TR_LEAVE], sum.why[TR_GOTO], sum.why[TR_CHAIN], sum.calls, sum.misses, sum.redone, sum.syncs, sum.cleared, sum.interp_blocks,
+    const uint64_t val[] = {sum.built, sum.killed, sum.flushed, sum.why[TR_DONE], sum.why[TR_LEAVE], sum.why[TR_GOTO], sum.why[TR_CHAIN], sum.calls, sum.misses, sum.redone, sum.syncs, sum.cleared, sum.interp_blocks, sum.interp_insns,
                             sum.steps};
     uint64_t *calls = sum.by_op;
 

@@ -123,7 +123,7 @@ struct tr_block;
 enum { TR_DONE, TR_LEAVE, TR_GOTO, TR_CHAIN };
 
 struct tr_stats {
-    uint64_t built, flushed, killed, misses, redone, calls, interp_blocks, steps, syncs, cleared, why[4];
+    uint64_t built, flushed, killed, misses, redone, calls, interp_blocks, interp_insns, steps, syncs, cleared, why[4];
     uint64_t by_op[X86_NOP_COUNT]; /* executor calls */
 };
 

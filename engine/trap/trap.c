@@ -415,7 +415,10 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
         return 1;
     }
     t->tv->n.runs++;
+    const uint64_t t0 = v->vm->timed ? host_now() : 0;
     const int r = world_run(w);
+    if (v->vm->timed)
+        t->tv->n.direct_ns += host_now() - t0;
     atomic_store(&t->current, NULL);
     if (r < 0) {
         fail(exit, world_why(w));
@@ -583,6 +586,7 @@ static unsigned trap_stats(const struct vm *vm, struct engine_stat *out, unsigne
         {"of these, before the first ran", tv->patch.prepared},
         {"sites replaced", tv->patch.sites},
         {"patched pages invalidated", tv->patch.invals},
+        {"nanoseconds of direct execution", n->direct_ns},
     };
     const unsigned have = sizeof(all) / sizeof(all[0]);
     for (unsigned i = 0; i < have && i < cap; i++)

@@ -87,6 +87,7 @@ enum trap_world { WORLD_KERNEL, WORLD_USER, NWORLDS };
 
 struct trap_counts {
     uint64_t runs, insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_reads, code_writes, interpreted, burst, lost;
+    uint64_t direct_ns; /* spent in worlds, entering and leaving included; only if vm->timed */
 };
 
 /* What --report-sensitive knows of a mnemonic. */
