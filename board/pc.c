@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "board/doorbell.h"
 #include "core/clock.h"
 #include "core/irq.h"
 #include "dev/acpi_pm.h"
@@ -73,6 +74,7 @@ struct pc {
     struct dev *pci_dev[PCI_MAX_RANGES];
     uint64_t *pci_counters[PCI_MAX_RANGES];
     unsigned npci;
+    struct doorbells *bells; /* may be NULL */
     int (*wrmsr)(struct vcpu *v, uint32_t msr, uint64_t val); /* of the interrupt system */
 };
 
@@ -176,12 +178,15 @@ static void add_pci_ranges(struct pc *pc, struct gpa_map *mem, struct gpa_map *p
             k++;
         if (k == pc->npci && k < PCI_MAX_RANGES) {
             pc->pci_dev[pc->npci] = r[i].dev;
-            pc->pci_counters[pc->npci++] = new_counters(pc);
+            pc->pci_counters[pc->npci] = new_counters(pc);
+            /* Every function with BARs is a virtio one, and seen here first while the machine is built. */
+            doorbells_add(pc->bells, r[i].dev, pc->pci_counters[pc->npci++]);
         }
         g.counters = k < pc->npci ? pc->pci_counters[k] : NULL;
         if (gpa_add(r[i].io ? pio : mem, &g) != 0)
             vm_log(pc->vm, "PCI BAR at %#llx cannot be mapped", (unsigned long long)r[i].start);
     }
+    doorbells_move(pc->bells, r, n);
 }
 
 /* One page wherever some vCPU has its local APIC; it answers only to the vCPUs whose APIC is there. */
@@ -500,6 +505,8 @@ struct pc *pc_new(struct vm *vm, const struct pc_config *cfg, bool *usage, char 
     pc->fixed_pio = gpa_begin(vm->pio, vm->pio->limit);
     if (!pc->fixed_mem || !pc->fixed_pio)
         goto fail;
+    if (!vm->trace || !vm->trace->io) /* a trace shows accesses, and these would be none */
+        pc->bells = doorbells_new(vm, pc->cfg.loop);
     if (pci_bus_assign(pc->pci) != 0) {
         snprintf(err, cap, "the PCI devices do not fit their address windows");
         goto fail;
@@ -541,6 +548,7 @@ void pc_free(struct pc *pc)
 {
     if (!pc)
         return;
+    doorbells_free(pc->bells);
     while (pc->nowned) {
         struct dev *d = pc->owned[--pc->nowned];
         if (d->ops->fini)

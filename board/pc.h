@@ -24,6 +24,9 @@ struct pc_config {
     /* Defer work of block devices to a thread of its own. */
     void (*defer)(void *ctx, void (*fn)(void *), void *arg);
     void *defer_ctx;
+    /* Where virtio notifications are taken when the engine can send them there; its thread starts after pc_new and ends before
+     * pc_free. NULL: on the vCPUs. */
+    struct host_loop *loop;
     /* What to boot. The bytes it points to must stay until pc_free: a reset loads them again. */
     struct boot_spec boot;
 };

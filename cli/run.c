@@ -291,6 +291,7 @@ int cli_run(const struct run_options *o)
     cfg.debugcon = r.debugcon.fd >= 0 ? file_chardev(&r.debugcon) : console;
     cfg.defer = defer_disk;
     cfg.defer_ctx = r.disk_loop;
+    cfg.loop = r.loop;
     bool usage = false;
     r.pc = pc_new(r.vm, &cfg, &usage, err, sizeof(err));
     if (!r.pc)

@@ -57,14 +57,15 @@ debian() # CPUS IRQCHIP
     grep -q "^cpus:$1\$" /tmp/out && grep -q '^kvm-clock$' /tmp/out && grep -q 'engine kvm' /tmp/stats && grep -q 'reboot: Power down' /tmp/out
 }
 
-disk() # written, flushed, read back
+reboot() # a disk is written and flushed, the guest resets itself, and the second boot reads it back
 {
     truncate -s 4M /tmp/disk
-    timeout 60 ringer run --engine kvm --cpus 2 --kernel /vmlinuz --initrd /initrd.cpio --memory 256M --disk /tmp/disk --stats \
-        --append 'console=ttyS0 quiet ringer.script="echo proof | dd of=/dev/vda bs=512 seek=100 conv=sync,fsync; dd if=/dev/vda bs=512 skip=100 count=1 | head -c 5"' \
+    timeout 120 ringer run --engine kvm --cpus 2 --kernel /vmlinuz --initrd /initrd.cpio --memory 256M --disk /tmp/disk --stats \
+        --append 'console=ttyS0 quiet ringer.script="if [ x$(head -c 4 /dev/vda) = xdone ]; then echo second:$(nproc); else echo first; echo done | dd of=/dev/vda conv=sync,fsync; reboot -f; fi"' \
         </dev/null 2>/tmp/stats | tr -d '\r' >/tmp/out
     cat /tmp/out /tmp/stats
-    [ "$(dd if=/tmp/disk bs=512 skip=100 count=1 2>/dev/null | head -c 5)" = proof ] && grep -q '^proof' /tmp/out
+    [ "$(head -c 4 /tmp/disk)" = done ] && grep -q '^first$' /tmp/out && grep -q '^second:2$' /tmp/out && grep -q 'reboot: Power down' /tmp/out &&
+        grep -q 'doorbells  *[1-9]' /tmp/stats
 }
 
 usable() { ringer engines | tee /tmp/engines; grep -q '^kvm *usable' /tmp/engines; }
@@ -109,7 +110,7 @@ for g in /guest/*; do
     esac
 done
 check debian/1 debian 1 kernel
-check debian/2/disk disk
+check debian/2/reboot reboot
 if [ "$full" ]; then
     check debian/2 debian 2 kernel
     check debian/2/split debian 2 split

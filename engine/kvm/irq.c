@@ -171,5 +171,8 @@ int kvm_doorbell(struct vm *vm, uint64_t gpa, int fd, bool on)
     struct kvm_ioeventfd e = {.addr = gpa, .len = 0, .fd = fd, .flags = on ? 0 : KVM_IOEVENTFD_FLAG_DEASSIGN};
     if (!has(k, KVM_CAP_IOEVENTFD_ANY_LENGTH))
         return -1;
-    return kvm_sys_ioctl(k->fd, KVM_IOEVENTFD, &e) < 0 ? -1 : 0;
+    if (kvm_sys_ioctl(k->fd, KVM_IOEVENTFD, &e) < 0)
+        return -1;
+    atomic_fetch_add_explicit(&k->doorbells, on ? 1 : -1, memory_order_relaxed);
+    return 0;
 }

@@ -56,7 +56,7 @@ struct kvm_vm {
     struct kvm_cpuid2 *supported; /* KVM_GET_SUPPORTED_CPUID */
     uint32_t *msrs;               /* KVM_GET_MSR_INDEX_LIST */
     unsigned nmsrs;
-    _Atomic uint64_t messages; /* MSIs sent; statistics */
+    _Atomic uint64_t messages, doorbells; /* MSIs sent, doorbells hung now; statistics */
     struct kvm_vcpu cpu[];
 };
 

@@ -349,6 +349,7 @@ static unsigned stats(const struct vm *vm, struct engine_stat *out, unsigned cap
     STAT("exit kick", interrupted);
     STAT("interrupts injected", injected);
     STAT("messages sent", atomic_load_explicit(&k->messages, memory_order_relaxed));
+    STAT("doorbells", atomic_load_explicit(&k->doorbells, memory_order_relaxed));
 #undef STAT
     return n;
 }

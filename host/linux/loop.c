@@ -187,3 +187,20 @@ void host_loop_stop(struct host_loop *l)
     atomic_store(&l->stop, true);
     wake(l);
 }
+
+int host_signal_new(void)
+{
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return fd < 0 ? -errno : fd;
+}
+
+uint64_t host_signal_take(int fd)
+{
+    uint64_t n = 0;
+    return read(fd, &n, sizeof(n)) == (ssize_t)sizeof(n) ? n : 0;
+}
+
+void host_signal_free(int fd)
+{
+    close(fd);
+}

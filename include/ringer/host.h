@@ -92,6 +92,12 @@ void host_loop_post(struct host_loop *l, void (*fn)(void *), void *arg);
 void host_loop_run(struct host_loop *l);  /* until host_loop_stop */
 void host_loop_stop(struct host_loop *l); /* any thread; async-signal-safe */
 
+/* A descriptor that counts signals from outside the process's code (an engine's doorbell); readable while the count is not zero.
+ * take: the count since the last take. -errno or the descriptor. */
+int host_signal_new(void);
+uint64_t host_signal_take(int fd);
+void host_signal_free(int fd);
+
 /* Put the terminal on fd into raw mode if it is one; restored by host_tty_restore, at exit and on fatal signals. */
 int host_tty_raw(int fd);
 void host_tty_restore(void);
