@@ -24,6 +24,15 @@ cpu1)
 cpu4)
     guest 'echo cpus=$(nproc); for i in 1 2 3 4; do (n=0; while [ $n -lt 2000 ]; do n=$((n+1)); done; echo done$i) & done; wait; echo all' --cpus 4
     status 0; want '^cpus=4$'; for i in 1 2 3 4; do want "^done$i\$"; done; want '^all$' ;;
+work)
+    # Programs compute what they compute on the host; on two processors, with processes coming and going.
+    guest 'seq 1 30000 >/tmp/s; echo sum=$(sha256sum </tmp/s | cut -c1-64); gzip -c /tmp/s >/tmp/g; gunzip -c /tmp/g | cmp - /tmp/s && echo same
+n=0; for i in $(seq 1 60); do n=$((n + $(echo $i | awk "{print \$1 * \$1}"))); done; echo squares=$n
+awk "BEGIN{for(i=1;i<=2000;i++)s+=i*i/7-i/3;printf \"float=%.6f\\n\",s}"; echo $(md5sum </bin/busybox) >/tmp/a
+for j in 1 2 3; do (for i in 1 2 3; do echo $(md5sum </bin/busybox) | cmp - /tmp/a || echo torn; done) & done; wait; echo end' --cpus 2
+    status 0; want "^sum=$(seq 1 30000 | sha256sum | cut -c1-64)\$"; want '^same$'; want '^squares=73810$'
+    want "^float=$(awk 'BEGIN{for(i=1;i<=2000;i++)s+=i*i/7-i/3;printf "%.6f",s}')\$"; want '^end$'
+    ! grep -q '^torn' "$tmp/clean" || die "two runs of one program differ" ;;
 cpu8)
     guest 'echo cpus=$(nproc)' --cpus 8
     status 0; want '^cpus=8$' ;;

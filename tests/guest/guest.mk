@@ -36,4 +36,5 @@ guest-tests-qemu: guests
 .PHONY: guests guest-tests guest-tests-qemu
 
 CHECKS += $(foreach g,$(GUESTS),guest/interp/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@interp@$(g))
+CHECKS += $(foreach g,$(GUESTS),guest/translate/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@translate@$(g))
 CHECK_DEPS += guests
