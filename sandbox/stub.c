@@ -50,13 +50,6 @@ static void copy(void *to, const void *from, uint64_t n)
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
 }
 
-static uint64_t tsc_now(void)
-{
-    /* RDTSC traps in here; the loop count of PAUSE is the clock. */
-    __asm__ volatile("pause");
-    return 64;
-}
-
 static void hand_over(void)
 {
     uint32_t r;
@@ -65,8 +58,10 @@ static void hand_over(void)
         sys(SYS_futex, &ctl->answer, FUTEX_WAKE, 1, 0);
     uint64_t spent = 0;
     while ((r = __atomic_load_n(&ctl->request, __ATOMIC_SEQ_CST)) == seen) {
-        if ((spent += tsc_now()) < ctl->spin)
+        if ((spent += 64) < ctl->spin) { /* RDTSC traps in here: PAUSE is the clock, roughly */
+            __asm__ volatile("pause");
             continue;
+        }
         __atomic_store_n(&ctl->world_sleeps, 1, __ATOMIC_SEQ_CST);
         sys(SYS_futex, &ctl->request, FUTEX_WAIT, seen, 0);
         __atomic_store_n(&ctl->world_sleeps, 0, __ATOMIC_SEQ_CST);
@@ -192,8 +187,7 @@ static void confine(void)
     static const uint8_t calls[] = {SYS_mmap, SYS_munmap, SYS_rt_sigreturn, SYS_modify_ldt, SYS_futex, SYS_exit_group};
     const uint64_t lo = (uint64_t)text_start, hi = (uint64_t)text_end;
     struct sock_filter f[32];
-    unsigned n = 0, end = 10 + 2 * sizeof(calls) / sizeof(calls[0]);
-    (void)end;
+    unsigned n = 0;
 #define LD(field) f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (field))
 #define TRAP() f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP)
     LD(offsetof(struct seccomp_data, arch));

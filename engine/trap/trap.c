@@ -440,6 +440,7 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
     x86_set_rflags(c, (x86_get_rflags(c) & ~(uint64_t)take) | (fl & take));
     memcpy(c->fpu.raw, k->fp, 464);
     memcpy(c->fpu.raw + 576, k->fp + 576, 256);
+    c->fpu.mxcsr &= 0xffff; /* what the host loads must be loadable, whatever the world says */
     c->fpu.xstate_bv = (c->fpu.xstate_bv & ~7ull) | (((const struct x86_fpu *)(const void *)k->fp)->xstate_bv & 7);
     if (!trap_segs_back(t, k) || k->rip >> 32) {
         x86_raise_err(c, X86_GP, 0x30);
