@@ -159,7 +159,7 @@ static unsigned legend_rows(const char *const text[], const struct html_bar *b, 
 void html_split(FILE *f, const char *title, const struct html_bar *b, unsigned n)
 {
     char text[HTML_SERIES][96];
-    const char *p[HTML_SERIES];
+    const char *p[HTML_SERIES] = {0};
     double sum = 0, x = 16;
     if (n > HTML_SERIES)
         n = HTML_SERIES;
