@@ -6,18 +6,31 @@
 void kvm_regs_from(const struct x86_cpu *c, struct kvm_regs *r)
 {
     *r = (struct kvm_regs){
-        .rax = c->gpr[X86_RAX], .rbx = c->gpr[X86_RBX], .rcx = c->gpr[X86_RCX], .rdx = c->gpr[X86_RDX],
-        .rsi = c->gpr[X86_RSI], .rdi = c->gpr[X86_RDI], .rsp = c->gpr[X86_RSP], .rbp = c->gpr[X86_RBP],
-        .r8 = c->gpr[8], .r9 = c->gpr[9], .r10 = c->gpr[10], .r11 = c->gpr[11],
-        .r12 = c->gpr[12], .r13 = c->gpr[13], .r14 = c->gpr[14], .r15 = c->gpr[15],
-        .rip = c->rip, .rflags = x86_get_rflags(c),
+        .rax = c->gpr[X86_RAX],
+        .rbx = c->gpr[X86_RBX],
+        .rcx = c->gpr[X86_RCX],
+        .rdx = c->gpr[X86_RDX],
+        .rsi = c->gpr[X86_RSI],
+        .rdi = c->gpr[X86_RDI],
+        .rsp = c->gpr[X86_RSP],
+        .rbp = c->gpr[X86_RBP],
+        .r8 = c->gpr[8],
+        .r9 = c->gpr[9],
+        .r10 = c->gpr[10],
+        .r11 = c->gpr[11],
+        .r12 = c->gpr[12],
+        .r13 = c->gpr[13],
+        .r14 = c->gpr[14],
+        .r15 = c->gpr[15],
+        .rip = c->rip,
+        .rflags = x86_get_rflags(c),
     };
 }
 
 void kvm_regs_to(struct x86_cpu *c, const struct kvm_regs *r)
 {
     const uint64_t gpr[X86_NGPR] = {r->rax, r->rcx, r->rdx, r->rbx, r->rsp, r->rbp, r->rsi, r->rdi,
-                                    r->r8, r->r9, r->r10, r->r11, r->r12, r->r13, r->r14, r->r15};
+                                    r->r8,  r->r9,  r->r10, r->r11, r->r12, r->r13, r->r14, r->r15};
     memcpy(c->gpr, gpr, sizeof(gpr));
     c->rip = r->rip;
     x86_set_rflags(c, r->rflags);
@@ -157,7 +170,10 @@ void kvm_events_to(struct x86_cpu *c, const struct kvm_vcpu_events *e)
 
 bool kvm_msr_field(unsigned index, struct kvm_msr_field *f)
 {
-#define FIELD(m, name) {m, offsetof(struct x86_cpu, name)}
+#define FIELD(m, name)                                                                                                 \
+    {                                                                                                                  \
+        m, offsetof(struct x86_cpu, name)                                                                              \
+    }
     static const struct kvm_msr_field table[] = {
         FIELD(0xc0000081, star),
         FIELD(0xc0000082, lstar),
@@ -176,9 +192,17 @@ bool kvm_msr_field(unsigned index, struct kvm_msr_field *f)
         FIELD(0x1a0, misc_enable),
         FIELD(0x1d9, debugctl),
         FIELD(0x277, pat),
-        FIELD(0x250, mtrr_fix[0]), FIELD(0x258, mtrr_fix[1]), FIELD(0x259, mtrr_fix[2]), FIELD(0x268, mtrr_fix[3]),
-        FIELD(0x269, mtrr_fix[4]), FIELD(0x26a, mtrr_fix[5]), FIELD(0x26b, mtrr_fix[6]), FIELD(0x26c, mtrr_fix[7]),
-        FIELD(0x26d, mtrr_fix[8]), FIELD(0x26e, mtrr_fix[9]), FIELD(0x26f, mtrr_fix[10]),
+        FIELD(0x250, mtrr_fix[0]),
+        FIELD(0x258, mtrr_fix[1]),
+        FIELD(0x259, mtrr_fix[2]),
+        FIELD(0x268, mtrr_fix[3]),
+        FIELD(0x269, mtrr_fix[4]),
+        FIELD(0x26a, mtrr_fix[5]),
+        FIELD(0x26b, mtrr_fix[6]),
+        FIELD(0x26c, mtrr_fix[7]),
+        FIELD(0x26d, mtrr_fix[8]),
+        FIELD(0x26e, mtrr_fix[9]),
+        FIELD(0x26f, mtrr_fix[10]),
         FIELD(0x2ff, mtrr_deftype),
     };
     const unsigned n = sizeof(table) / sizeof(table[0]);
@@ -189,7 +213,8 @@ bool kvm_msr_field(unsigned index, struct kvm_msr_field *f)
     index -= n;
     if (index >= 2 * X86_NMTRR_VAR)
         return false;
-    *f = (struct kvm_msr_field){0x200 + index, (uint16_t)(offsetof(struct x86_cpu, mtrr_var) + index * sizeof(uint64_t))};
+    *f = (struct kvm_msr_field){0x200 + index,
+                                (uint16_t)(offsetof(struct x86_cpu, mtrr_var) + index * sizeof(uint64_t))};
     return true;
 }
 
@@ -206,8 +231,8 @@ void kvm_lapic_power_up(struct kvm_lapic_state *l, uint32_t id, bool wire)
     memset(l, 0, sizeof(*l));
     apic_put(l, 0x20, id << 24);
     apic_put(l, 0x30, 0x50014);
-    apic_put(l, 0xe0, 0xffffffff);                /* DFR: flat */
-    apic_put(l, 0xf0, wire ? 0x1ff : 0xff);       /* SVR */
+    apic_put(l, 0xe0, 0xffffffff);          /* DFR: flat */
+    apic_put(l, 0xf0, wire ? 0x1ff : 0xff); /* SVR */
     for (unsigned lvt = 0x320; lvt <= 0x370; lvt += 0x10)
         apic_put(l, lvt, 0x10000);
     if (wire) {

@@ -26,7 +26,8 @@ struct kvm_msr_field {
 };
 bool kvm_msr_field(unsigned index, struct kvm_msr_field *f);
 
-/* A local APIC's registers after power-up. wire: as firmware leaves the boot processor's (enabled, LINT0 ExtINT, LINT1 NMI). */
+/* A local APIC's registers after power-up. wire: as firmware leaves the boot processor's (enabled, LINT0 ExtINT, LINT1
+ * NMI). */
 void kvm_lapic_power_up(struct kvm_lapic_state *l, uint32_t id, bool wire);
 
 #endif

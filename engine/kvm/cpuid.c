@@ -8,7 +8,8 @@
 
 enum { EAX, EBX, ECX, EDX };
 
-/* Registers that are sets of features: bits of `both` need our policy and KVM, bits of `kvm` are the hardware's, the rest is our policy's. */
+/* Registers that are sets of features: bits of `both` need our policy and KVM, bits of `kvm` are the hardware's, the
+ * rest is our policy's. */
 static const struct rule {
     uint32_t leaf, sub;
     uint8_t reg;
@@ -27,12 +28,14 @@ static const struct rule {
     {0x80000001, 0, EDX, ~0u, 0},
     {0x80000007, 0, EDX, ~0u, 0},
     /* IBPB, IBRS, STIBP and their preferences, SSBD and its variants, PSFD */
-    {0x80000008, 0, EBX, ~(0x1fu << 12 | 1u << 18 | 1u << 19 | 7u << 24 | 1u << 28), 0x1fu << 12 | 1u << 18 | 1u << 19 | 7u << 24 | 1u << 28},
+    {0x80000008, 0, EBX, ~(0x1fu << 12 | 1u << 18 | 1u << 19 | 7u << 24 | 1u << 28),
+     0x1fu << 12 | 1u << 18 | 1u << 19 | 7u << 24 | 1u << 28},
 };
 
 #define PV_CLOCK (1u << 0 | 1u << 1 | 1u << 3 | 1u << 24)
 /* Also: asynchronous page faults (4, 10, 14), steal time, EOI, unhalt, TLB flush, IPIs, polling control, yield */
-#define PV_KERNEL (PV_CLOCK | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14)
+#define PV_KERNEL                                                                                                      \
+    (PV_CLOCK | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 | 1u << 13 | 1u << 14)
 
 static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid2 *s, uint32_t leaf, uint32_t sub)
 {
@@ -90,9 +93,7 @@ static void special(const struct build *b, uint32_t leaf, uint32_t r[4], const u
         if (!b->intel || !b->invariant)
             memset(r, 0, 16);
         break;
-    case 0x40000001:
-        r[EAX] = k[EAX] & (b->t->kernel_apic ? PV_KERNEL : PV_CLOCK);
-        break;
+    case 0x40000001: r[EAX] = k[EAX] & (b->t->kernel_apic ? PV_KERNEL : PV_CLOCK); break;
     case 0x80000001:
         if (!b->intel && b->t->ncpu > 1)
             r[ECX] |= 1u << 1; /* CmpLegacy: HTT means cores */
@@ -135,12 +136,17 @@ static void add(struct build *b, uint32_t leaf, uint32_t sub)
     special(b, leaf, r, k);
     if (b->n++ >= b->cap)
         return;
-    b->out[b->n - 1] = (struct kvm_cpuid_entry2){.function = leaf, .index = sub, .flags = indexed(leaf) ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
-                                                 .eax = r[EAX], .ebx = r[EBX], .ecx = r[ECX], .edx = r[EDX]};
+    b->out[b->n - 1] = (struct kvm_cpuid_entry2){.function = leaf,
+                                                 .index = sub,
+                                                 .flags = indexed(leaf) ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+                                                 .eax = r[EAX],
+                                                 .ebx = r[EBX],
+                                                 .ecx = r[ECX],
+                                                 .edx = r[EDX]};
 }
 
-unsigned kvm_cpuid_build(const struct x86_cpuid_policy *p, const struct kvm_cpuid2 *supported, const struct kvm_cpuid_target *t,
-                         struct kvm_cpuid_entry2 *out, unsigned cap)
+unsigned kvm_cpuid_build(const struct x86_cpuid_policy *p, const struct kvm_cpuid2 *supported,
+                         const struct kvm_cpuid_target *t, struct kvm_cpuid_entry2 *out, unsigned cap)
 {
     uint32_t r[4];
     /* The policy answers for a processor in some state: 64-bit mode, everything on. */

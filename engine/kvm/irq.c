@@ -89,7 +89,8 @@ int kvm_irq_init(struct kvm_vm *k, enum engine_irqchip want)
     if (want == IRQCHIP_USER || (want == IRQCHIP_DEFAULT && !in_kernel))
         return 0;
     if (!in_kernel || (want == IRQCHIP_SPLIT && !has(k, KVM_CAP_SPLIT_IRQCHIP))) {
-        vm_log(vm, "engine kvm: this KVM has no interrupt controllers for --irqchip %s", want == IRQCHIP_SPLIT ? "split" : "kernel");
+        vm_log(vm, "engine kvm: this KVM has no interrupt controllers for --irqchip %s",
+               want == IRQCHIP_SPLIT ? "split" : "kernel");
         return -1;
     }
     err = want == IRQCHIP_SPLIT ? split(k) : kernel(k);

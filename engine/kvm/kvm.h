@@ -26,18 +26,18 @@ struct kvm_slot {
 struct kvm_vcpu {
     struct vcpu *v;
     int fd;
-    _Atomic int thread;  /* for kicks; 0: not running */
+    _Atomic int thread; /* for kicks; 0: not running */
     struct kvm_run *run;
-    uint64_t apic_base;  /* VM_INTC_OURS: as KVM last told */
+    uint64_t apic_base; /* VM_INTC_OURS: as KVM last told */
     /* An access of the guest that KVM left to us, as the core sees it: pieces of 1, 2, 4 or 8 bytes. */
     struct {
         uint64_t addr;
-        uint8_t *data;   /* in *run */
-        uint32_t left;   /* bytes */
-        uint8_t step;    /* port I/O: operand size, the port stays; 0: memory, the address moves on */
+        uint8_t *data;             /* in *run */
+        uint32_t left;             /* bytes */
+        uint8_t step;              /* port I/O: operand size, the port stays; 0: memory, the address moves on */
         bool write, mmio, waiting; /* waiting: a piece is with the core */
     } io;
-    bool entered;        /* has run since the last start: KVM may hold an unfinished instruction */
+    bool entered;                 /* has run since the last start: KVM may hold an unfinished instruction */
     struct kvm_lapic_state lapic; /* from state_pull(STATE_APIC): KVM's own form */
     uint64_t exits[KVM_NREASONS], interrupted, injected;
 };
@@ -83,8 +83,8 @@ int kvm_doorbell(struct vm *vm, uint64_t gpa, int fd, bool on);
 
 /* vcpu.c */
 void kvm_vcpu_run(struct vcpu *v, struct vcpu_exit *exit);
-/* Let KVM finish the instruction it is in, so that the state is at a boundary. perform: make its outstanding accesses, rather than
- * drop them (reads give all ones). */
+/* Let KVM finish the instruction it is in, so that the state is at a boundary. perform: make its outstanding accesses,
+ * rather than drop them (reads give all ones). */
 void kvm_vcpu_settle(struct kvm_vcpu *kv, bool perform);
 
 /* state.c */

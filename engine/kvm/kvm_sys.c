@@ -59,9 +59,7 @@ void kvm_sys_unmap(void *p, size_t size)
 
 #define KICK_SIGNAL (SIGRTMIN + 6)
 
-static void on_kick(int sig)
-{
-}
+static void on_kick(int sig) {}
 
 int kvm_sys_kick_init(void)
 {

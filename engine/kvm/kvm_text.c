@@ -49,9 +49,16 @@ void kvm_exit_text(uint32_t reason, uint64_t detail, char *text, size_t cap)
     switch (reason) {
     case KVM_EXIT_SHUTDOWN: snprintf(text, cap, "triple fault"); break;
     case KVM_EXIT_HLT: snprintf(text, cap, "halt"); break;
-    case KVM_EXIT_INTERNAL_ERROR: snprintf(text, cap, "%s (suberror %llu)", suberror(detail), (unsigned long long)detail); break;
-    case KVM_EXIT_FAIL_ENTRY: snprintf(text, cap, "the processor refused to enter the guest (hardware reason %#llx)", (unsigned long long)detail); break;
-    case KVM_EXIT_UNKNOWN: snprintf(text, cap, "a hardware exit that KVM does not know (%#llx)", (unsigned long long)detail); break;
+    case KVM_EXIT_INTERNAL_ERROR:
+        snprintf(text, cap, "%s (suberror %llu)", suberror(detail), (unsigned long long)detail);
+        break;
+    case KVM_EXIT_FAIL_ENTRY:
+        snprintf(text, cap, "the processor refused to enter the guest (hardware reason %#llx)",
+                 (unsigned long long)detail);
+        break;
+    case KVM_EXIT_UNKNOWN:
+        snprintf(text, cap, "a hardware exit that KVM does not know (%#llx)", (unsigned long long)detail);
+        break;
     default: {
         const char *n = kvm_reason_name(reason);
         if (n)

@@ -68,9 +68,9 @@ __asm__(".pushsection .rodata\n"
         "    movd %eax, %xmm0\n"
         "    movl $2, %eax\n"
         "    movd %eax, %xmm1\n"
-        "    punpckldq %xmm1, %xmm0\n" /* {1, 2} */
+        "    punpckldq %xmm1, %xmm0\n"     /* {1, 2} */
         "    pshufd $0x50, %xmm1, %xmm1\n" /* {2, 2, ...} */
-        "    paddd %xmm1, %xmm0\n" /* {3, 4} */
+        "    paddd %xmm1, %xmm0\n"         /* {3, 4} */
         "    movq %xmm0, 0x6000\n"
         "    movb $4, %al\n"
         "    outb %al, $0x50\n"
@@ -200,7 +200,8 @@ static int set_state(struct probe_result *r, int vcpu)
         return -1;
     s.cs.selector = 0;
     s.cs.base = 0;
-    return step(r, PROBE_STATE, kvm_sys_ioctl(vcpu, KVM_SET_SREGS, &s)) || step(r, PROBE_STATE, kvm_sys_ioctl(vcpu, KVM_SET_REGS, &g));
+    return step(r, PROBE_STATE, kvm_sys_ioctl(vcpu, KVM_SET_SREGS, &s)) ||
+           step(r, PROBE_STATE, kvm_sys_ioctl(vcpu, KVM_SET_REGS, &g));
 }
 
 /* True if the guest came to its end. */
@@ -248,7 +249,8 @@ static void with_vcpu(struct probe_result *r, int kvm, int vm, int vcpu)
     }
     load_guest(mem);
     r->step = PROBE_MEMORY;
-    if (step(r, PROBE_MEMORY, kvm_sys_ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot)) || set_cpuid(r, kvm, vcpu) || set_state(r, vcpu))
+    if (step(r, PROBE_MEMORY, kvm_sys_ioctl(vm, KVM_SET_USER_MEMORY_REGION, &slot)) || set_cpuid(r, kvm, vcpu) ||
+        set_state(r, vcpu))
         return;
     if (!run_guest(r, vcpu, run))
         return;

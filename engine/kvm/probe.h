@@ -19,9 +19,9 @@
 /* How far the guest came: what it has shown to work. */
 enum probe_stage {
     PROBE_NONE,
-    PROBE_REAL,  /* real mode */
-    PROBE_PROT,  /* protected mode */
-    PROBE_LONG,  /* long mode */
+    PROBE_REAL, /* real mode */
+    PROBE_PROT, /* protected mode */
+    PROBE_LONG, /* long mode */
     PROBE_SSE,
     PROBE_FAULT, /* page fault delivered, IRETQ */
     PROBE_LOOP_BEGIN,
@@ -35,21 +35,30 @@ enum probe_stage {
 
 /* Host calls before the guest runs, in order. */
 enum probe_step {
-    PROBE_OPEN, PROBE_API, PROBE_CAPS, PROBE_CREATE_VM, PROBE_TSS, PROBE_CREATE_VCPU, PROBE_MEMORY, PROBE_CPUID,
-    PROBE_STATE, PROBE_RUN, PROBE_NSTEPS,
+    PROBE_OPEN,
+    PROBE_API,
+    PROBE_CAPS,
+    PROBE_CREATE_VM,
+    PROBE_TSS,
+    PROBE_CREATE_VCPU,
+    PROBE_MEMORY,
+    PROBE_CPUID,
+    PROBE_STATE,
+    PROBE_RUN,
+    PROBE_NSTEPS,
 };
 
 struct probe_result {
-    int step;             /* enum probe_step reached */
-    int error;            /* errno of that step, 0 if none */
-    int api;              /* KVM_GET_API_VERSION */
-    const char *missing;  /* a capability that is not there */
-    int stage;            /* enum probe_stage */
-    uint32_t exit_reason; /* KVM_EXIT_* that ended the run if the guest did not; UINT32_MAX: none */
-    uint64_t detail;      /* its suberror or hardware reason */
-    uint64_t native_ns, guest_ns; /* best of the timed loops; 0: not measured */
+    int step;                              /* enum probe_step reached */
+    int error;                             /* errno of that step, 0 if none */
+    int api;                               /* KVM_GET_API_VERSION */
+    const char *missing;                   /* a capability that is not there */
+    int stage;                             /* enum probe_stage */
+    uint32_t exit_reason;                  /* KVM_EXIT_* that ended the run if the guest did not; UINT32_MAX: none */
+    uint64_t detail;                       /* its suberror or hardware reason */
+    uint64_t native_ns, guest_ns;          /* best of the timed loops; 0: not measured */
     uint64_t sse, fault_addr, fault_error; /* what the guest found */
-    int killed;           /* did not end by itself in time */
+    int killed;                            /* did not end by itself in time */
 };
 
 /* 0 if the engine can be used; else -1 with one line in reason. device: as the user knows it. */

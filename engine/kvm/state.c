@@ -171,7 +171,8 @@ static int pull(struct kvm_vcpu *kv, uint32_t mask)
     return r ? -1 : 0;
 }
 
-/* An event whose delivery an exit interrupted is in neither guest nor canonical state: deliver it the exact way. True if there was one. */
+/* An event whose delivery an exit interrupted is in neither guest nor canonical state: deliver it the exact way. True
+ * if there was one. */
 static bool deliver_in_flight(struct kvm_vcpu *kv)
 {
     struct kvm_vcpu_events e = {0};
@@ -192,7 +193,10 @@ static bool deliver_in_flight(struct kvm_vcpu *kv)
         /* Software interrupts carry no length here; KVM delivers them again from RIP. */
         if (!e.exception.injected)
             return false;
-        c->exc = (struct x86_exc){.vector = e.exception.nr, .has_error = e.exception.has_error_code, .error = e.exception.error_code, .cr2 = c->cr2};
+        c->exc = (struct x86_exc){.vector = e.exception.nr,
+                                  .has_error = e.exception.has_error_code,
+                                  .error = e.exception.error_code,
+                                  .cr2 = c->cr2};
         r = x86_deliver(c);
     }
     if (r != X86_OK)

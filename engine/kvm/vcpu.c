@@ -237,8 +237,8 @@ static void run_loop(struct kvm_vcpu *kv, struct vcpu_exit *exit)
         if (ours)
             apic_out(kv, cr8);
         if (r == -EINTR) {
-            /* A kick stays in immediate_exit until it has made a run return: none is lost. Whoever kicks after this has set its
-             * request before, and requests are read before the next entry. */
+            /* A kick stays in immediate_exit until it has made a run return: none is lost. Whoever kicks after this has
+             * set its request before, and requests are read before the next entry. */
             kv->interrupted++;
             __atomic_store_n(&run->immediate_exit, 0, __ATOMIC_SEQ_CST);
             exit->kind = EXIT_KICK;

@@ -8,17 +8,29 @@
 #include "engine/kvm/probe.h"
 
 static const char *const steps[PROBE_NSTEPS] = {
-    [PROBE_OPEN] = "open", [PROBE_API] = "KVM_GET_API_VERSION", [PROBE_CAPS] = "KVM_CHECK_EXTENSION",
-    [PROBE_CREATE_VM] = "KVM_CREATE_VM", [PROBE_TSS] = "KVM_SET_TSS_ADDR", [PROBE_CREATE_VCPU] = "KVM_CREATE_VCPU",
-    [PROBE_MEMORY] = "KVM_SET_USER_MEMORY_REGION", [PROBE_CPUID] = "KVM_SET_CPUID2", [PROBE_STATE] = "KVM_SET_SREGS",
+    [PROBE_OPEN] = "open",
+    [PROBE_API] = "KVM_GET_API_VERSION",
+    [PROBE_CAPS] = "KVM_CHECK_EXTENSION",
+    [PROBE_CREATE_VM] = "KVM_CREATE_VM",
+    [PROBE_TSS] = "KVM_SET_TSS_ADDR",
+    [PROBE_CREATE_VCPU] = "KVM_CREATE_VCPU",
+    [PROBE_MEMORY] = "KVM_SET_USER_MEMORY_REGION",
+    [PROBE_CPUID] = "KVM_SET_CPUID2",
+    [PROBE_STATE] = "KVM_SET_SREGS",
     [PROBE_RUN] = "KVM_RUN",
 };
 
 /* What the guest was doing when it had passed a stage. */
 static const char *const doing[] = {
-    [PROBE_NONE] = "real mode",          [PROBE_REAL] = "entering protected mode", [PROBE_PROT] = "entering long mode",
-    [PROBE_LONG] = "an SSE instruction", [PROBE_SSE] = "a page fault",             [PROBE_FAULT] = "port output",
-    [PROBE_LOOP_BEGIN] = "a loop",       [PROBE_LOOP_END] = "port output",         [PROBE_DONE] = "the end",
+    [PROBE_NONE] = "real mode",
+    [PROBE_REAL] = "entering protected mode",
+    [PROBE_PROT] = "entering long mode",
+    [PROBE_LONG] = "an SSE instruction",
+    [PROBE_SSE] = "a page fault",
+    [PROBE_FAULT] = "port output",
+    [PROBE_LOOP_BEGIN] = "a loop",
+    [PROBE_LOOP_END] = "port output",
+    [PROBE_DONE] = "the end",
 };
 
 static int refuse(char *reason, size_t cap, const char *device, const char *why)
@@ -31,7 +43,8 @@ static int open_failed(const struct probe_result *r, const char *device, char *r
 {
     char text[160];
     switch (r->error) {
-    case ENOENT: return refuse(reason, cap, device, "does not exist: no hardware virtualization, or its driver is not loaded");
+    case ENOENT:
+        return refuse(reason, cap, device, "does not exist: no hardware virtualization, or its driver is not loaded");
     case EACCES:
     case EPERM: return refuse(reason, cap, device, "may not be opened: permission denied (is the user in group kvm?)");
     case ENODEV:
@@ -47,7 +60,8 @@ static int too_slow(const struct probe_result *r, const char *device, char *reas
     char text[160];
     double native = (double)r->native_ns;
     if (r->killed)
-        snprintf(text, sizeof(text), "only emulates: a loop that takes %.1f ms natively did not end in %d ms", native / 1e6, PROBE_LIMIT_MS);
+        snprintf(text, sizeof(text), "only emulates: a loop that takes %.1f ms natively did not end in %d ms",
+                 native / 1e6, PROBE_LIMIT_MS);
     else
         snprintf(text, sizeof(text), "only emulates: a loop is %.0f times slower than natively (%.1f ms, not %.2f)",
                  (double)r->guest_ns / native, (double)r->guest_ns / 1e6, native / 1e6);
@@ -81,15 +95,17 @@ int kvm_verdict(const struct probe_result *r, const char *device, char *reason, 
         if (step < PROBE_RUN)
             snprintf(text, sizeof(text), "hangs in %s", steps[step]);
         else
-            snprintf(text, sizeof(text), "only emulates, or hangs: a guest of a few instructions did not get past %s in %d ms", doing[stage],
-                     PROBE_LIMIT_MS);
+            snprintf(text, sizeof(text),
+                     "only emulates, or hangs: a guest of a few instructions did not get past %s in %d ms",
+                     doing[stage], PROBE_LIMIT_MS);
         return refuse(reason, cap, device, text);
     }
     if (stage != PROBE_DONE) {
         char what[120];
         kvm_exit_text(r->exit_reason, r->detail, what, sizeof(what));
         bool emulation = r->exit_reason == KVM_EXIT_INTERNAL_ERROR && r->detail == KVM_INTERNAL_ERROR_EMULATION;
-        snprintf(text, sizeof(text), "%s: %s at %s", emulation ? "only emulates" : "cannot run a small guest", what, doing[stage]);
+        snprintf(text, sizeof(text), "%s: %s at %s", emulation ? "only emulates" : "cannot run a small guest", what,
+                 doing[stage]);
         return refuse(reason, cap, device, text);
     }
     if (r->sse != PROBE_SSE_RESULT)

@@ -34,8 +34,11 @@ static uint32_t slot_flags(const struct kvm_vm *k, const struct kvm_slot *s)
 static int set_slot(struct kvm_vm *k, unsigned i, uint64_t size)
 {
     const struct kvm_slot *s = &k->slot[i];
-    struct kvm_userspace_memory_region m = {.slot = i, .flags = size ? slot_flags(k, s) : 0, .guest_phys_addr = s->gpa,
-                                            .memory_size = size, .userspace_addr = (uintptr_t)s->host};
+    struct kvm_userspace_memory_region m = {.slot = i,
+                                            .flags = size ? slot_flags(k, s) : 0,
+                                            .guest_phys_addr = s->gpa,
+                                            .memory_size = size,
+                                            .userspace_addr = (uintptr_t)s->host};
     return (int)kvm_sys_ioctl(k->fd, KVM_SET_USER_MEMORY_REGION, &m);
 }
 
@@ -46,10 +49,12 @@ static unsigned wanted(struct kvm_vm *k, struct kvm_slot *w)
     unsigned n = 0;
     for (unsigned i = 0; i < m->n; i++) {
         const struct gpa_range *r = &m->r[i];
-        struct kvm_slot s = {.gpa = r->start, .size = r->size, .host = r->host, .readonly = r->kind == GPA_ROM, .used = true};
+        struct kvm_slot s = {
+            .gpa = r->start, .size = r->size, .host = r->host, .readonly = r->kind == GPA_ROM, .used = true};
         if ((r->kind != GPA_RAM && r->kind != GPA_ROM) || (s.readonly && !k->readonly_mem))
             continue;
-        if (n && w[n - 1].gpa + w[n - 1].size == s.gpa && w[n - 1].host + w[n - 1].size == s.host && w[n - 1].readonly == s.readonly)
+        if (n && w[n - 1].gpa + w[n - 1].size == s.gpa && w[n - 1].host + w[n - 1].size == s.host &&
+            w[n - 1].readonly == s.readonly)
             w[n - 1].size += s.size;
         else if (n < KVM_MAX_SLOTS)
             w[n++] = s;
@@ -260,11 +265,13 @@ static int vm_init(struct vm *vm)
 static int set_cpuid(struct kvm_vm *k, unsigned i)
 {
     const unsigned cap = 128;
-    struct kvm_cpuid_target t = {.index = i, .ncpu = k->ncpu, .kernel_apic = k->vm->intc_kind != VM_INTC_OURS,
-                                       .tsc_deadline = has(k, KVM_CAP_TSC_DEADLINE_TIMER)};
+    struct kvm_cpuid_target t = {.index = i,
+                                 .ncpu = k->ncpu,
+                                 .kernel_apic = k->vm->intc_kind != VM_INTC_OURS,
+                                 .tsc_deadline = has(k, KVM_CAP_TSC_DEADLINE_TIMER)};
     struct kvm_cpuid2 *id = calloc(1, sizeof(*id) + cap * sizeof(id->entries[0]));
     long err = -ENOMEM;
-    if (__get_cpuid_max(0x80000000, NULL) >= 0x80000004)
+    if ((unsigned)__get_cpuid_max(0x80000000, NULL) >= 0x80000004)
         for (uint32_t leaf = 0, *n = t.name; leaf < 3; leaf++, n += 4)
             __cpuid(0x80000002 + leaf, n[0], n[1], n[2], n[3]);
     if (id) {
@@ -310,8 +317,8 @@ static void vcpu_fini(struct vcpu *v)
     atomic_store(&kv->thread, 0);
 }
 
-/* immediate_exit before the signal: if the thread is about to enter KVM_RUN, it comes back at once; if it is inside, the
- * signal gets it out. It stays set until a run has returned for it. */
+/* immediate_exit before the signal: if the thread is about to enter KVM_RUN, it comes back at once; if it is inside,
+ * the signal gets it out. It stays set until a run has returned for it. */
 static void kick(struct vcpu *v)
 {
     struct kvm_vcpu *kv = kvcpu_of(v);

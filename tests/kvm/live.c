@@ -192,7 +192,8 @@ static void state_round_trip(void **s)
     assert_int_equal(c->fpu.mxcsr, 0x1fa0);
     assert_int_equal(c->rip, CODE);
     assert_int_equal(x86_get_rflags(c), 0xa93);
-    assert_true(c->lstar == 0xffffffff81234567 && c->star == 0x23001000000000 && c->kernel_gs_base == 0xffff888000001000);
+    assert_true(c->lstar == 0xffffffff81234567 && c->star == 0x23001000000000 &&
+                c->kernel_gs_base == 0xffff888000001000);
     assert_true(c->pat == 0x0407050600070106 && c->mtrr_deftype == 0xc06 && c->mtrr_fix[3] == 0x0505050505050505);
     assert_true(c->dr[1] == 0x1234 && c->nmi_blocked && c->idtr.base == 0x9000 && c->idtr.limit == 0x3ff);
     assert_true(c->seg[X86_ES].base == 0x54320 && c->seg[X86_ES].sel == 0x5432 && c->seg[X86_ES].limit == 0xffff);
@@ -314,7 +315,12 @@ static void map_changes(void **s)
     assert_int_equal(e.io.data, 0x42);
     /* A read-only copy of another page comes there: read directly, written through an exit that changes nothing. */
     struct gpa_map *m = gpa_begin(vm->mem, vm->mem->limit);
-    struct gpa_range r = {.start = HOLE, .size = 0x1000, .kind = GPA_ROM, .host = vm->ram + 0x9000, .page_flags = vm->ram_flags + 9, .name = "rom"};
+    struct gpa_range r = {.start = HOLE,
+                          .size = 0x1000,
+                          .kind = GPA_ROM,
+                          .host = vm->ram + 0x9000,
+                          .page_flags = vm->ram_flags + 9,
+                          .name = "rom"};
     assert_int_equal(gpa_add(m, &r), 0);
     vm->ram[0x9000] = 0x99;
     vm_set_map(vm, m);
@@ -330,7 +336,10 @@ static void irqchips(void **s)
     static const struct {
         enum engine_irqchip want;
         enum vm_intc_kind got;
-    } t[] = {{IRQCHIP_DEFAULT, VM_INTC_ENGINE}, {IRQCHIP_KERNEL, VM_INTC_ENGINE}, {IRQCHIP_SPLIT, VM_INTC_SPLIT}, {IRQCHIP_USER, VM_INTC_OURS}};
+    } t[] = {{IRQCHIP_DEFAULT, VM_INTC_ENGINE},
+             {IRQCHIP_KERNEL, VM_INTC_ENGINE},
+             {IRQCHIP_SPLIT, VM_INTC_SPLIT},
+             {IRQCHIP_USER, VM_INTC_OURS}};
     for (unsigned i = 0; i < 4; i++) {
         struct vm *vm = make(t[i].want, "\xe6\x80\xf4", 3);
         struct vcpu_exit e;

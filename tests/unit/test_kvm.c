@@ -18,8 +18,15 @@
 
 static struct probe_result good(void)
 {
-    return (struct probe_result){.step = PROBE_RUN, .api = KVM_API_VERSION, .stage = PROBE_DONE, .exit_reason = UINT32_MAX, .native_ns = 300000,
-                                 .guest_ns = 310000, .sse = PROBE_SSE_RESULT, .fault_addr = PROBE_FAULT_ADDR, .fault_error = PROBE_FAULT_ERROR};
+    return (struct probe_result){.step = PROBE_RUN,
+                                 .api = KVM_API_VERSION,
+                                 .stage = PROBE_DONE,
+                                 .exit_reason = UINT32_MAX,
+                                 .native_ns = 300000,
+                                 .guest_ns = 310000,
+                                 .sse = PROBE_SSE_RESULT,
+                                 .fault_addr = PROBE_FAULT_ADDR,
+                                 .fault_error = PROBE_FAULT_ERROR};
 }
 
 static void refused(const struct probe_result *r, const char *why)
@@ -167,14 +174,18 @@ static void no_host(uint32_t leaf, uint32_t sub, uint32_t out[4])
     memset(out, 0xff, 16);
 }
 
+/* struct kvm_cpuid2 with room. */
 struct table {
-    struct kvm_cpuid2 head;
+    uint32_t nent, pad;
     struct kvm_cpuid_entry2 e[16];
 };
+_Static_assert(offsetof(struct table, e) == offsetof(struct kvm_cpuid2, entries), "one layout");
 
-static void add(struct table *t, uint32_t leaf, uint32_t sub, uint32_t flags, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+static void add(struct table *t, uint32_t leaf, uint32_t sub, uint32_t flags, uint32_t a, uint32_t b, uint32_t c,
+                uint32_t d)
 {
-    t->e[t->head.nent++] = (struct kvm_cpuid_entry2){.function = leaf, .index = sub, .flags = flags, .eax = a, .ebx = b, .ecx = c, .edx = d};
+    t->e[t->nent++] = (struct kvm_cpuid_entry2){
+        .function = leaf, .index = sub, .flags = flags, .eax = a, .ebx = b, .ecx = c, .edx = d};
 }
 
 static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid_entry2 *e, unsigned n, uint32_t leaf, uint32_t sub)
@@ -188,14 +199,21 @@ static const struct kvm_cpuid_entry2 *find(const struct kvm_cpuid_entry2 *e, uns
 
 static struct x86_cpuid_policy *policy(void)
 {
-    struct x86_cpuid_config c = {.ncpu = 3, .tsc_khz = 2000000, .phys_bits = 40, .apic_hz = 1000000000, .kvm_leaves = true, .kvm_features = 0x100000b,
-                                 .has_x2apic = true, .has_tsc_deadline = true, .host_cpuid = no_host};
+    struct x86_cpuid_config c = {.ncpu = 3,
+                                 .tsc_khz = 2000000,
+                                 .phys_bits = 40,
+                                 .apic_hz = 1000000000,
+                                 .kvm_leaves = true,
+                                 .kvm_features = 0x100000b,
+                                 .has_x2apic = true,
+                                 .has_tsc_deadline = true,
+                                 .host_cpuid = no_host};
     return x86_cpuid_new(&c);
 }
 
 static struct table amd(void)
 {
-    struct table t = {.head.nent = 0};
+    struct table t = {.nent = 0};
     const uint32_t idx = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
     add(&t, 0, 0, 0, 0x10, 0x68747541, 0x444d4163, 0x69746e65); /* AuthenticAMD */
     add(&t, 1, 0, 0, 0x800f12, 0, 1u << 0 | 1u << 21 | 1u << 30, 0x078bfbff);
@@ -214,13 +232,14 @@ static void cpuid_is_the_intersection(void **s)
     struct table k = amd();
     struct kvm_cpuid_entry2 e[128];
     struct kvm_cpuid_target t = {.index = 2, .ncpu = 3, .kernel_apic = true, .tsc_deadline = true};
-    unsigned n = kvm_cpuid_build(p, &k.head, &t, e, 128);
+    unsigned n = kvm_cpuid_build(p, (struct kvm_cpuid2 *)&k, &t, e, 128);
     assert_true(n > 20);
     const struct kvm_cpuid_entry2 *l1 = find(e, n, 1, 0), *l7 = find(e, n, 7, 0);
     /* who it is: the hardware's */
     assert_int_equal(find(e, n, 0, 0)->ebx, 0x68747541);
     assert_int_equal(l1->eax, 0x800f12);
-    /* features: SSE3 and RDRAND of both; SSSE3 ours alone; x2APIC, TSC deadline, hypervisor; OSXSAVE is KVM's to show */
+    /* features: SSE3 and RDRAND of both; SSSE3 ours alone; x2APIC, TSC deadline, hypervisor; OSXSAVE is KVM's to show
+     */
     assert_int_equal(l1->ecx, 1u << 0 | 1u << 21 | 1u << 24 | 1u << 30 | 1u << 31);
     assert_true(l1->edx & 1u << 28);
     assert_int_equal(l1->ebx >> 24, 2);
@@ -253,13 +272,13 @@ static void cpuid_with_our_apic(void **s)
     struct table k = amd();
     struct kvm_cpuid_entry2 e[128];
     struct kvm_cpuid_target t = {.ncpu = 1, .tsc_deadline = true};
-    unsigned n = kvm_cpuid_build(p, &k.head, &t, e, 128);
+    unsigned n = kvm_cpuid_build(p, (struct kvm_cpuid2 *)&k, &t, e, 128);
     assert_int_equal(find(e, n, 1, 0)->ecx & (1u << 21 | 1u << 24), 0);
     assert_int_equal(find(e, n, 0x40000001, 0)->eax, 0x100000b);
     /* too little room is told, not overrun */
     struct kvm_cpuid_entry2 few[4];
     memset(few, 0x5a, sizeof(few));
-    assert_int_equal(kvm_cpuid_build(p, &k.head, &t, few, 3), 0);
+    assert_int_equal(kvm_cpuid_build(p, (struct kvm_cpuid2 *)&k, &t, few, 3), 0);
     assert_int_equal(few[3].function, 0x5a5a5a5a);
     x86_cpuid_free(p);
 }
@@ -298,8 +317,9 @@ static void sregs_round_trip(void **s)
     struct kvm_sregs2 k, back;
     struct kvm_sregs old;
     for (unsigned i = 0; i < X86_NSEG; i++)
-        c->seg[i] = (struct x86_seg){0x1000 * i, 0xfffff + i, (uint16_t)(8 * i), (uint16_t)(0xd093 ^ (i & 1 ? X86_AR_DB : 0))};
-    c->seg[X86_CS] = (struct x86_seg){0, 0xffffffff, 0x10, 0xa09b};  /* 64-bit code */
+        c->seg[i] =
+            (struct x86_seg){0x1000 * i, 0xfffff + i, (uint16_t)(8 * i), (uint16_t)(0xd093 ^ (i & 1 ? X86_AR_DB : 0))};
+    c->seg[X86_CS] = (struct x86_seg){0, 0xffffffff, 0x10, 0xa09b};           /* 64-bit code */
     c->seg[X86_FS] = (struct x86_seg){0x7f0000001000, 0, 0, 0x0003 | 3 << 5}; /* null selector */
     c->ldtr = (struct x86_seg){0x5000, 0xff, 0x28, 0x0082};
     c->tr = (struct x86_seg){0xfffffe0000003000, 0x206f, 0x40, 0x008b};
