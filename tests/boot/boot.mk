@@ -1,5 +1,5 @@
 # Boot tests on Debian's cloud kernel, and the command line's own behaviour.
-BOOT_CASES := cpu1 cpu4 disk virtio-console reset reboot panic stats kill idle
+BOOT_CASES := cpu1 cpu4 disk virtio-console reset reboot panic stats idle
 CHECKS += $(foreach c,$(BOOT_CASES),boot/interp/$(c):sh@tests/boot/boot.sh@$(O)/ringer@interp@$(c))
 TRANSLATE_CASES := cpu1 cpu4 disk reboot work idle
 CHECKS += $(foreach c,$(TRANSLATE_CASES),boot/translate/$(c):sh@tests/boot/boot.sh@$(O)/ringer@translate@$(c))
@@ -10,6 +10,7 @@ CHECKS_FULL += boot/interp/i386:sh@tests/boot/boot.sh@$(O)/ringer@interp@i386
 CHECKS_FULL += boot/translate/i386:sh@tests/boot/boot.sh@$(O)/ringer@translate@i386
 CHECKS_FULL += boot/translate/cpu8:sh@tests/boot/boot.sh@$(O)/ringer@translate@cpu8
 CHECK_FULL_DEPS += guest-i386
+CHECKS_FULL += boot/interp/kill:sh@tests/boot/boot.sh@$(O)/ringer@interp@kill
 CHECKS_FULL += boot/interp/cpu8:sh@tests/boot/boot.sh@$(O)/ringer@interp@cpu8
 CHECKS += ends:python3@tests/boot/ends.py@$(O)/ringer@out/kernel/vmlinuz@out/root/initrd.cpio
 CHECKS_FULL += ends-often:python3@tests/boot/ends.py@$(O)/ringer@out/kernel/vmlinuz@out/root/initrd.cpio@60

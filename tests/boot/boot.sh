@@ -97,7 +97,7 @@ assert s["ports"]["serial"]["writes"] > 10' "$tmp/stats" || die "the statistics 
 kill)
     # Killed in the middle of writing: the image keeps its size and what was flushed before.
     truncate -s 4M "$tmp/disk"
-    (printf 'printf marker >/dev/vda; sync; echo flushed; while true; do dd if=/dev/urandom of=/dev/vda bs=64k seek=1 count=60 conv=fsync 2>/dev/null; done\n'; sleep 100) |
+    (printf 'printf marker >/dev/vda; sync; echo flushed; while true; do dd if=/dev/urandom of=/dev/vda bs=64k seek=1 count=60 conv=fsync 2>/dev/null; done\n'; for i in $(seq 50); do sleep 2; echo; done) |
         "$ringer" run --engine "$engine" --kernel "$kernel" --initrd "$initrd" --append "console=ttyS0 quiet ringer.script" --disk "$tmp/disk" >"$tmp/out" 2>&1 &
     for i in $(seq 120); do grep -q "^flushed" "$tmp/out" && break; sleep 1; done
     grep -q "^flushed" "$tmp/out" || die "the guest never wrote"
