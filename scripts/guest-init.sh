@@ -46,7 +46,8 @@ case " $cmdline " in
     ;;
 *' ringer.script '*)
     stty -echo
-    cat <"/dev/$tty" | sh &
+    # Not cat: it moves data by sendfile, which holds the pipe's lock while it waits for the next line.
+    dd bs=4k <"/dev/$tty" 2>/dev/null | sh &
     ;;
 *)
     # In the foreground, because a background job would ignore Ctrl-C; then this process hears no signals while it
