@@ -3,8 +3,8 @@
 
 const struct engine_ops *const ringer_engines[] = {
     &engine_kvm,
-    &engine_interp,
     &engine_translate,
+    &engine_interp,
     &engine_patch,
     &engine_trap,
     NULL,

@@ -1,6 +1,4 @@
 /* The engine's entry points: the dispatcher and set-up. */
-#include <cpuid.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine/translate/translate.h"
@@ -109,17 +107,6 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
             x->st.steps++;
         }
     }
-}
-
-static int tr_probe(const struct engine_config *cfg, char *reason, size_t cap)
-{
-    uint32_t a, b = 0, c, d;
-
-    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_BMI2)) {
-        snprintf(reason, cap, "the host CPU has no BMI2");
-        return -1;
-    }
-    return 0;
 }
 
 static void add(struct tr_stats *to, const struct tr_stats *s)
@@ -236,7 +223,7 @@ const struct engine_ops engine_translate = {
     .name = "translate",
     .summary = "run-time translation of 64-bit code with a software TLB; the interpreter for the rest",
     .caps = ENGINE_CAP_SMP | ENGINE_CAP_STEP | ENGINE_CAP_COUNT | ENGINE_CAP_TRACE,
-    .rank = 0,
+    .rank = 50,
     .probe = tr_probe,
     .vm_init = tr_vm_init,
     .vm_fini = tr_vm_fini,

@@ -168,6 +168,9 @@ void tr_make_stubs(struct translate *x);
 /* Translate a decoded run; the writable view's code is in b->code. False: no room (flush and try again). */
 bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n);
 
+/* --- probe.c --- */
+int tr_probe(const struct engine_config *cfg, char *reason, size_t cap);
+
 /* --- cache.c --- */
 int tr_cache_init(struct translate *x);
 void tr_cache_fini(struct translate *x);

@@ -3,6 +3,7 @@ BOOT_CASES := cpu1 cpu4 disk virtio-console reset reboot panic stats idle
 CHECKS += $(foreach c,$(BOOT_CASES),boot/interp/$(c):sh@tests/boot/boot.sh@$(O)/ringer@interp@$(c))
 TRANSLATE_CASES := cpu1 cpu4 disk reboot work idle
 CHECKS += $(foreach c,$(TRANSLATE_CASES),boot/translate/$(c):sh@tests/boot/boot.sh@$(O)/ringer@translate@$(c))
+CHECKS += boot/auto/cpu1:sh@tests/boot/boot.sh@$(O)/ringer@auto@cpu1
 CHECKS += boot/interp/work:sh@tests/boot/boot.sh@$(O)/ringer@interp@work
 CHECKS += cli:sh@tests/boot/cli.sh@$(O)/ringer
 CHECK_DEPS += guest
