@@ -36,6 +36,9 @@ refused() {
 
 best=$(auto --kvm-device "$tmp/none")
 [ -n "$best" ] && [ "$best" != kvm ] || fail "auto without a device: '$best'"
+if "$ringer" engines | grep -q '^translate *usable'; then
+    [ "$best" = translate ] || fail "translate works, and auto takes $best"
+fi
 [ "$(state --kvm-device "$tmp/none")" = 'not usable' ] || fail "a missing device is usable"
 refused 'does not exist' --kvm-device "$tmp/none"
 : >"$tmp/file"
