@@ -83,14 +83,19 @@ int x86_set_cr0(struct x86_cpu *c, uint64_t val)
 int x86_set_cr3(struct x86_cpu *c, uint64_t val)
 {
     uint64_t reserved = ~((1ull << x86_phys_bits(c->cpuid)) - 1);
+    bool keep = false;
 
-    if (c->cr4 & X86_CR4_PCIDE)
+    if (c->cr4 & X86_CR4_PCIDE) {
+        keep = val >> 63;
         val &= ~(1ull << 63); /* "need not flush": flushing is always allowed, and entries here carry no PCID */
+    }
     if (val & reserved)
         return gp0(c);
     if ((c->cr0 & X86_CR0_PG) && (c->cr4 & X86_CR4_PAE) && !x86_lma(c) && load_pdptrs(c, val) != X86_OK)
         return X86_FAULT;
     c->cr3 = val;
+    if (!keep)
+        x86_tlb_event(c, X86_TLB_EV_PCID, c->cr4 & X86_CR4_PCIDE ? val & 0xfff : 0);
     x86_tlb_flush_nonglobal(c);
     return X86_OK;
 }

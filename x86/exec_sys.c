@@ -250,13 +250,18 @@ EXEC(invpcid)
             return gp0(c);
         if (!pcide || desc[0] == (c->cr3 & 0xfff))
             x86_tlb_flush_page(c, desc[1]);
+        else
+            x86_tlb_event(c, X86_TLB_EV_PAGE, desc[1] & ~0xfffull);
         break;
     case 1:
+        x86_tlb_event(c, X86_TLB_EV_PCID, desc[0]);
         if (!pcide || desc[0] == (c->cr3 & 0xfff))
             x86_tlb_flush_nonglobal(c);
         break;
     case 2: x86_tlb_flush_all(c); break;
-    case 3: x86_tlb_flush_nonglobal(c);
+    case 3:
+        x86_tlb_event(c, X86_TLB_EV_ALL, 0);
+        x86_tlb_flush_nonglobal(c);
     }
     return X86_OK;
 }

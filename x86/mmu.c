@@ -41,9 +41,18 @@ static void forget_large(struct x86_large *l)
     l->huge_hi = 0;
 }
 
+void x86_tlb_event(struct x86_cpu *c, enum x86_tlb_event_kind kind, uint64_t arg)
+{
+    struct x86_tlb_events *l = &c->mmu.events;
+
+    l->ev[l->seq++ % X86_TLB_EVENTS] = (struct x86_tlb_event){kind, arg};
+}
+
 void x86_tlb_flush_all(struct x86_cpu *c)
 {
     struct x86_mmu *m = &c->mmu;
+
+    x86_tlb_event(c, X86_TLB_EV_ALL, 0);
 
     m->flushes++;
     m->all_flushes++;
@@ -147,6 +156,7 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
     unsigned bit = filter_bit(lin);
     uint64_t page = lin & ~(uint64_t)OFFS;
 
+    x86_tlb_event(c, X86_TLB_EV_PAGE, page);
     m->version++;
     m->page_flushes++;
     m->flushed_page = page;
@@ -179,6 +189,7 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t gpa_page)
 {
     gpa_page &= ~(uint64_t)OFFS;
+    x86_tlb_event(c, X86_TLB_EV_UNWRITE, gpa_page);
     c->mmu.hard++;
     c->mmu.version++; /* engines may hold translations derived from ours */
     for (unsigned x = 0; x < X86_TLB_NCTX; x++)

@@ -62,6 +62,20 @@ void x86_tlb_unwrite(struct x86_cpu *c, uint64_t gpa_page);
 /* Recompute mmu.cur after CPL, RFLAGS.AC, CR0/CR4 changes. Cheap; call it from every place that changes them. */
 void x86_mmu_update_ctx(struct x86_cpu *c);
 
+/* Add to the event log (mmu_state.h). The functions above do it themselves, except x86_tlb_flush_nonglobal, whose callers say which PCID. */
+void x86_tlb_event(struct x86_cpu *c, enum x86_tlb_event_kind kind, uint64_t arg);
+
+/* Look at the translation of a linear address in 64-bit mode without any effect: no A or D bit is set, no fault is recorded, nothing
+ * is cached, page tables in device memory are not read. False: not present, reserved bits, or not to be had that way. */
+struct x86_look {
+    uint64_t gpa;             /* of the byte */
+    uint64_t page_size;       /* bytes */
+    bool user, write, nx;     /* combined rights of all levels */
+    bool accessed, dirty;     /* A at all levels; D of the leaf */
+    bool global;
+};
+bool x86_walk_look(const struct x86_cpu *c, uint64_t lin, struct x86_look *out);
+
 void x86_mmu_init(struct x86_cpu *c, const struct gpa_map *map, unsigned vcpu_index);
 
 /* Fast path: host address for an access of size bytes at lin, or 0 on a miss. One compare covers page, crossing, rights and generation. */

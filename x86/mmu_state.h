@@ -34,6 +34,22 @@ struct x86_itlb_entry {
     const uint8_t *host;
 };
 
+/* What happened to cached translations, in order, for engines that keep some elsewhere (in a host address space, say). Who has seen
+ * events up to seq finds the later ones in ev[n % X86_TLB_EVENTS], or, if more than X86_TLB_EVENTS have come, must forget everything. */
+#define X86_TLB_EVENTS 64u
+enum x86_tlb_event_kind {
+    X86_TLB_EV_ALL,     /* everything, global pages included; guest-physical addresses may mean something else */
+    X86_TLB_EV_PCID,    /* all but global pages of one PCID (arg), or of everything without PCIDs */
+    X86_TLB_EV_PAGE,    /* the page of linear address arg, in every address space */
+    X86_TLB_EV_UNWRITE, /* guest-physical page arg may not be written any more without looking at GPA_PF_CODE */
+};
+struct x86_tlb_events {
+    uint64_t seq;
+    struct x86_tlb_event {
+        uint64_t kind, arg;
+    } ev[X86_TLB_EVENTS];
+};
+
 struct x86_mmu {
     struct x86_tlb_entry *cur; /* = tlb[context of CPL/AC/SMAP]; kept by x86_mmu_update_ctx */
     uint64_t gen;              /* 1..4095, never 0 */
@@ -58,6 +74,7 @@ struct x86_mmu {
     } large[2];
     /* Entries of global pages, which a MOV to CR3 keeps; other bits may be set for entries that are gone. */
     uint64_t global[X86_TLB_NCTX][X86_TLB_SIZE / 64], iglobal[2][X86_ITLB_SIZE / 64];
+    struct x86_tlb_events events;
     struct x86_tlb_entry tlb[X86_TLB_NCTX][X86_TLB_SIZE];
     struct x86_itlb_entry itlb[2][X86_ITLB_SIZE]; /* [user?] */
 };

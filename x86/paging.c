@@ -242,3 +242,25 @@ bool x86_walk_peek(const struct x86_cpu *c, uint64_t lin, uint64_t *gpa)
     *gpa = p.base | (lin & ((1ull << p.shift) - 1));
     return true;
 }
+
+bool x86_walk_look(const struct x86_cpu *c, uint64_t lin, struct x86_look *out)
+{
+    struct path p;
+    bool accessed = true;
+
+    if (!(c->cr0 & X86_CR0_PG) || descend(c, NULL, lin, &p))
+        return false;
+    for (unsigned i = 0; i < p.n; i++)
+        accessed &= !!(p.e[i] & PTE_A);
+    *out = (struct x86_look){
+        .gpa = p.base | (lin & ((1ull << p.shift) - 1)),
+        .page_size = 1ull << p.shift,
+        .user = p.us,
+        .write = p.rw,
+        .nx = p.nx,
+        .accessed = accessed,
+        .dirty = p.e[p.n - 1] & PTE_D,
+        .global = (c->cr4 & X86_CR4_PGE) && (p.e[p.n - 1] & PTE_G),
+    };
+    return true;
+}

@@ -223,9 +223,7 @@ static void unwrite_all(struct interp *it, uint32_t *flags, uint64_t page)
     c->ops->exclusive_end(c->env);
 }
 
-/* Announce that [gpa, gpa + len), inside one page, is about to be decoded. False: others had to be stopped, and this
- * vCPU's own view may have changed meanwhile: look up anew. */
-static bool mark(struct interp *it, uint64_t gpa, uint32_t len)
+bool interp_mark(struct interp *it, uint64_t gpa, uint32_t len)
 {
     struct vm *vm = it->v->vm;
     struct interp_vm *iv = vm->interp_priv;
@@ -473,7 +471,7 @@ unsigned interp_discover(struct interp *it, struct source *s, uint64_t lin, stru
     if (!n)
         return 0;
     /* Bytes decoded before the page was marked may have changed: what counts is what is there after. */
-    if (!mark(it, s->gpa, *bytes < s->room ? *bytes : s->room) || (*bytes > s->room && !mark(it, s->gpa2, *bytes - s->room)) ||
+    if (!interp_mark(it, s->gpa, *bytes < s->room ? *bytes : s->room) || (*bytes > s->room && !interp_mark(it, s->gpa2, *bytes - s->room)) ||
         !same_bytes(s, ins, n)) {
         it->again = true;
         return 0;

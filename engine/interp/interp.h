@@ -379,6 +379,9 @@ struct source {
     const uint8_t *host, *host2;
     unsigned room; /* bytes to the end of the first page */
 };
+/* Announce that [gpa, gpa + len), inside one page, is about to be decoded. False: others had to be stopped, and this
+ * vCPU's own view may have changed meanwhile: look up anew. */
+bool interp_mark(struct interp *it, uint64_t gpa, uint32_t len);
 /* Decode a run of instructions at lin, at most BLOCK_MAX, in it->mode, and mark their bytes as code. 0: none; it->again as above. */
 unsigned interp_discover(struct interp *it, struct source *s, uint64_t lin, struct x86_insn ins[BLOCK_MAX], unsigned *bytes);
 
