@@ -115,7 +115,7 @@ struct tr_page {
     uint32_t kills;
 };
 
-#define TR_HASH_BITS 14
+#define TR_HASH_BITS 17
 #define TR_PAGE_BITS 10
 
 /* Why translated code came back. */
