@@ -277,8 +277,8 @@ static void enter(struct translate *x, struct tr_block *b)
 
 static struct tr_block *build(struct translate *x, struct source *s, uint64_t lin)
 {
-    struct x86_insn ins[BLOCK_MAX];
-    const size_t worst = 2048 + BLOCK_MAX * (sizeof(struct x86_insn) + 8 * sizeof(struct tr_site));
+    struct x86_insn ins[TR_BLOCK_MAX];
+    const size_t worst = 2048 + TR_BLOCK_MAX * (sizeof(struct x86_insn) + 8 * sizeof(struct tr_site));
     unsigned n, bytes;
 
     x->it->mode = X86_MODE_64;
@@ -286,6 +286,19 @@ static struct tr_block *build(struct translate *x, struct source *s, uint64_t li
     n = interp_discover(x->it, s, lin, ins, &bytes);
     if (!n)
         return NULL;
+    for (unsigned at = bytes; s->gpa2 == NO_PAGE && n < TR_EXTEND && at + X86_MAX_INSN < s->room; at += bytes) {
+        struct source more = {.host = s->host + at, .gpa = s->gpa + at, .gpa2 = NO_PAGE, .room = s->room - at};
+
+        if (!tr_passes(&ins[n - 1], (unsigned)((s->gpa & OFFS) + at) - ins[n - 1].len))
+            break;
+        const unsigned k = interp_discover(x->it, &more, lin + at, &ins[n], &bytes);
+
+        if (!k && x->it->again)
+            return NULL;
+        if (!k)
+            break;
+        n += k;
+    }
     if (x->taken + worst > TR_ARENA_SIZE || x->used + TR_BLOCK_CODE > TR_CODE_SIZE)
         tr_flush(x);
     struct tr_block *b = tr_take(x, sizeof(*b));

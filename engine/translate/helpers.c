@@ -1,6 +1,6 @@
 /*
  * What translated code calls. The canonical state is complete, except that cpu->rip
- * is that of the page and vcpu->insns counts the whole block. 0: go on behind the call, or where room.ret
+ * is that of the page and vcpu->insns lacks the block's instructions so far. 0: go on behind the call, or where room.ret
  * says (misses); else cpu->rip and the count are exact and the dispatcher takes over.
  */
 #include "engine/translate/translate.h"
@@ -11,7 +11,7 @@ static __attribute__((noinline)) int leave(struct vcpu *v, const struct tr_site 
 {
     struct x86_cpu *c = &v->cpu;
 
-    v->insns -= (uint64_t)s->n - s->idx;
+    v->insns += s->idx;
     switch (r) {
     case X86_UNDEF:
         x86_raise(c, X86_UD);

@@ -59,7 +59,7 @@ static bool blocks(struct translate *x)
             if (!x86_canonical(room->lin) && !s->redo) { /* the branch faults: back to before it */
                 c->rip += s->off;
                 c->gpr[X86_RSP] -= (uint64_t)(int64_t)(int8_t)s->size;
-                v->insns -= (uint64_t)s->n - s->idx;
+                v->insns--;
                 interp_step_one(x->it);
                 return true;
             }

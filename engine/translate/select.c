@@ -9,7 +9,7 @@ struct tr_site *sel_site(struct tr *t)
 {
     struct tr_site *s = tr_take(t->x, sizeof(*s));
 
-    *s = (struct tr_site){.block = t->b, .off = (uint16_t)t->off, .idx = (uint8_t)t->idx, .len = t->in->len, .n = (uint8_t)t->n,
+    *s = (struct tr_site){.block = t->b, .off = (uint16_t)t->off, .idx = (uint8_t)t->idx, .len = t->in->len,
                           .retry = t->begin + t->e.rx, .pg = x86_isa[t->in->row].pg};
     if (t->nopen < 8)
         t->open[t->nopen++] = s;
@@ -19,7 +19,31 @@ static uint32_t site_id(const struct tr *t, const struct tr_site *s) { return (u
 
 static void later(struct tr *t, uint8_t *disp, struct tr_site *s, uint8_t *stub)
 {
-    t->out[t->nout++] = (struct out){disp, s, stub};
+    t->out[t->nout++] = (struct out){.disp = disp, .site = s, .stub = stub};
+}
+static void leave_by(struct tr *t, enum out_kind kind, uint8_t *disp)
+{
+    t->out[t->nout++] = (struct out){.kind = kind, .disp = disp, .idx = t->idx, .off = t->off, .in = t->in};
+}
+
+/* The block has run k instructions. RCX is lost. */
+static void count(struct tr *t, unsigned k)
+{
+    if (!k)
+        return;
+    e_load(&t->e, H_CX, AT_VCPU(insns));
+    e_lea(&t->e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)k});
+    e_store(&t->e, H_CX, AT_VCPU(insns));
+}
+
+/* To the dispatcher, before this instruction, if there are requests. RCX is lost. */
+static void heed(struct tr *t)
+{
+    e_rm(&t->e, 0, 0x8b, H_CX, AT_VCPU(requests));
+    uint8_t *none = e_jrcxz(&t->e);
+
+    leave_by(t, OUT_LEAVE, e_jmp(&t->e, NULL));
+    e_here(&t->e, none);
 }
 
 /* JRCXZ over a jump to a stub: goes on if RCX is 0. */
@@ -543,6 +567,18 @@ static void jump_to(struct tr *t, int64_t to, bool on)
 
 enum result { GO_ON, END, NONE };
 
+static int64_t branch_to(const struct x86_insn *in, unsigned off) { return (int64_t)off + in->len + in->imm; }
+
+static bool is_jcc(const struct x86_insn *in)
+{
+    return !in->vex && ((in->map == 0 && (in->opcode & 0xf0) == 0x70) || (in->map == 1 && (in->opcode & 0xf0) == 0x80));
+}
+
+bool tr_passes(const struct x86_insn *in, unsigned off)
+{
+    return is_jcc(in) && in->opsize == 8 && branch_to(in, off) > off;
+}
+
 static enum result jcc(struct tr *t)
 {
     const int64_t next = t->off + t->in->len, to = next + t->in->imm;
@@ -551,6 +587,13 @@ static enum result jcc(struct tr *t)
 
     if (t->in->opsize != 8 || to != (int32_t)to)
         return NONE;
+    if (t->idx + 1 < t->n) {
+        leave_by(t, OUT_SIDE, e_jcc(e, cc, NULL));
+        return GO_ON;
+    }
+    if (to <= t->off)
+        heed(t);
+    count(t, t->idx + 1);
     if (in_page(to)) {
         chain_site(t, to, e_jcc(e, cc, NULL));
     } else {
@@ -603,11 +646,16 @@ static enum result jmp(struct tr *t)
     if (t->in->opnd[x86_explicit(t->in, 0)].kind == X86_OPND_REL) {
         if (to != (int32_t)to)
             return NONE;
+        if (to <= t->off)
+            heed(t);
+        count(t, t->idx + 1);
         jump_to(t, to, false);
         return END;
     }
+    heed(t);
     if (!target(t))
         return NONE;
+    count(t, t->idx + 1);
     jump_far(t, 0, false);
     return END;
 }
@@ -622,7 +670,10 @@ static enum result call(struct tr *t)
     if (t->in->opnd[x86_explicit(t->in, 0)].kind == X86_OPND_REL) {
         if (to != (int32_t)to)
             return NONE;
+        if (to <= t->off)
+            heed(t);
         push_next(t, true);
+        count(t, t->idx + 1);
         if (in_page(to)) {
             jump_to(t, to, false);
         } else {
@@ -632,6 +683,7 @@ static enum result call(struct tr *t)
         }
         return END;
     }
+    heed(t);
     if (!target(t))
         return NONE;
     struct tr_site *s = sel_site(t);
@@ -640,6 +692,7 @@ static enum result call(struct tr *t)
     probe(t, s, t->x->miss_stub);
     e_store(e, H_S1, AT_ROOM(tmp[0]));
     push_next(t, t->in->opnd[x86_explicit(t->in, 0)].kind != X86_OPND_MEM);
+    count(t, t->idx + 1);
     e_load(e, H_S1, AT_ROOM(tmp[0]));
     go(t);
     return END;
@@ -654,8 +707,10 @@ static enum result ret(struct tr *t)
 
     if (in->opsize != 8 || bytes > 127)
         return NONE;
+    heed(t);
     e_mov(e, H_S0, H_GSP);
     sel_lookup(t, false, 8, true);
+    count(t, t->idx + 1);
     e_load(e, H_S0, sel_operand);
     e_lea(e, H_GSP, (struct hmem){H_GSP, NOREG, 1, (int32_t)bytes});
     jump_far(t, (int)bytes, false);
@@ -741,6 +796,8 @@ static enum result translate(struct tr *t)
 /* Would the block end with this instruction because only the executor knows what it does? */
 static bool cuts(const struct tr *t, const struct x86_insn *in)
 {
+    if (is_jcc(in))
+        return false;
     switch (in->op) {
     case X86_OP_CLI: case X86_OP_STI: return false;
     case X86_OP_POPF: return in->stacksize != 8;
@@ -748,6 +805,39 @@ static bool cuts(const struct tr *t, const struct x86_insn *in)
     case X86_OP_LDMXCSR: case X86_OP_VLDMXCSR: case X86_OP_FXRSTOR: case X86_OP_FXRSTOR64: case X86_OP_XRSTOR:
     case X86_OP_XRSTOR64: case X86_OP_XRSTORS: case X86_OP_XRSTORS64: return true;
     default: return interp_generic_ends(in, X86_MODE_64, NULL);
+    }
+}
+
+/* Leave for an offset in the page. */
+static void leave_for(struct tr *t, unsigned off)
+{
+    e_imm32(&t->e, H_S1, off);
+    e_jmp(&t->e, t->x->leave_stub);
+}
+
+/* May add to the list. */
+static void out_of_line(struct tr *t, const struct out *o)
+{
+    struct emit *e = &t->e;
+
+    e_patch(o->disp, e->p);
+    switch (o->kind) {
+    case OUT_STUB:
+        e_imm32(e, H_S1, site_id(t, o->site));
+        e_jmp(e, o->stub);
+        break;
+    case OUT_LEAVE:
+        count(t, o->idx);
+        leave_for(t, o->off);
+        break;
+    case OUT_SIDE:
+        t->in = o->in;
+        t->idx = o->idx;
+        t->off = o->off;
+        t->nopen = 0;
+        count(t, o->idx + 1);
+        jump_to(t, branch_to(o->in, o->off), false);
+        break;
     }
 }
 
@@ -765,11 +855,6 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
     t.n = n;
     b->code = e->p;
     b->n = (uint8_t)n;
-    e_rm(e, 0, 0x8b, H_CX, AT_VCPU(requests));
-    sel_unless_zero(&t, NULL, NULL);
-    e_load(e, H_CX, AT_VCPU(insns));
-    e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)n});
-    e_store(e, H_CX, AT_VCPU(insns));
     t.off = (unsigned)(b->gpa & 0xfff);
     for (t.idx = 0; t.idx < n; t.idx++) {
         const struct emit keep = *e;
@@ -796,23 +881,14 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
         t.idx = n - 1;
         t.in = &ins[n - 1];
         t.nopen = 0;
+        count(&t, n);
         jump_to(&t, t.off, true);
     }
     /* Out of line: what each site passes, and where to. */
     b->leave = e->p;
-    e_imm32(e, H_S1, (uint32_t)(b->gpa & 0xfff));
-    e_jmp(e, x->leave_stub);
-    for (unsigned i = 0; i < t.nout; i++) {
-        const struct out *o = &t.out[i];
-
-        if (!o->site) {
-            e_patch(o->disp, b->leave);
-            continue;
-        }
-        e_patch(o->disp, e->p);
-        e_imm32(e, H_S1, site_id(&t, o->site));
-        e_jmp(e, o->stub);
-    }
+    leave_for(&t, (unsigned)(b->gpa & 0xfff));
+    for (unsigned i = 0; i < t.nout; i++)
+        out_of_line(&t, &t.out[i]);
     x->used = (size_t)(e->p - x->rw + 15) & ~(size_t)15;
     return true;
 }

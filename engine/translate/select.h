@@ -9,9 +9,18 @@
 
 #define OUT_MAX 512
 
+/* Code behind the block's: what leaves it. */
+enum out_kind {
+    OUT_STUB,  /* to a stub, with the site */
+    OUT_LEAVE, /* requests: to the dispatcher, before the instruction */
+    OUT_SIDE,  /* a conditional branch in the middle was taken */
+};
 struct out {
+    enum out_kind kind;
+    unsigned idx, off;    /* of the instruction */
+    const struct x86_insn *in;
     uint8_t *disp;        /* rel32 to point at the out-of-line part */
-    struct tr_site *site; /* NULL: the block's own exit */
+    struct tr_site *site; /* OUT_STUB */
     uint8_t *stub;
 };
 
@@ -30,7 +39,7 @@ struct tr {
 
 /* A site of the current instruction. */
 struct tr_site *sel_site(struct tr *t);
-/* JRCXZ over a jump to a stub: goes on if RCX is 0. site NULL: the block's own exit. */
+/* JRCXZ over a jump to a stub: goes on if RCX is 0. */
 void sel_unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub);
 
 #define SHRX(dst, src) e_vrr(e, 2, V_F2, true, 0xf7, dst, H_STATE, src)

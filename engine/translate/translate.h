@@ -20,6 +20,9 @@
  * RIP. cpu->rip holds the page of the running block; the offset in the page is a constant of the code.
  * Blocks know no linear address and stay valid in every address space.
  *
+ * Counting. A block passes conditional branches forward; instructions are counted at its exits, those that were run. Requests are
+ * looked at where a cycle can close: branches backward and indirect ones.
+ *
  * Memory. A linear address is looked up in a table of its own (struct room.tlb, derived from the software
  * TLB of x86/mmu.h, emptied whenever mmu.version moves) by eight instructions without a flag. Misses go out
  * of line to xl_miss, which fills the entry and starts the instruction anew, or has the generic executor do it.
@@ -35,7 +38,9 @@
 #define TR_LOG 512u
 #define TR_CODE_SIZE (32u << 20)
 #define TR_ARENA_SIZE (48u << 20)
-#define TR_BLOCK_CODE (32u << 10) /* no block is longer */
+#define TR_BLOCK_CODE (48u << 10) /* no block is longer */
+#define TR_EXTEND 24u             /* instructions after which no further conditional branch is passed */
+#define TR_BLOCK_MAX (TR_EXTEND - 1 + BLOCK_MAX)
 
 /* nread, nwrite: minus the linear page address, if the access is allowed. An entry matches if the sum of it and the address of the
  * access's last byte is below 4096. TR_NONE(slot) never matches: it stands for a page that neither has the slot nor follows one that has. */
@@ -103,7 +108,6 @@ struct tr_site {
     uint8_t *link;     /* chain exits: the displacement to patch */
     uint16_t off;      /* in the page: of the instruction, or where the exit goes */
     uint8_t idx, len;  /* number of the instruction in the block */
-    uint8_t n;         /* instructions the block counted when it was entered */
     uint8_t size, access, pg;
     bool redo;         /* not a miss: the generic executor must do it */
 };
@@ -165,6 +169,8 @@ static inline struct translate *translate_of(struct vcpu *v) { return v->engine_
 void tr_make_stubs(struct translate *x);
 
 /* --- select.c --- */
+/* Can a block go on behind the instruction, at offset off in its page, though it is a branch? */
+bool tr_passes(const struct x86_insn *in, unsigned off);
 /* Translate a decoded run; the writable view's code is in b->code. False: no room (flush and try again). */
 bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n);
 
