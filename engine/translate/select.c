@@ -794,7 +794,7 @@ static enum result translate(struct tr *t)
 }
 
 /* Would the block end with this instruction because only the executor knows what it does? */
-static bool cuts(const struct tr *t, const struct x86_insn *in)
+static bool cuts(const struct x86_insn *in)
 {
     if (is_jcc(in))
         return false;
@@ -848,7 +848,7 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
     enum result r = GO_ON;
 
     for (unsigned i = 0; i < n; i++)
-        if (cuts(&t, &ins[i])) {
+        if (cuts(&ins[i])) {
             n = i + 1;
             break;
         }
