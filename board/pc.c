@@ -11,6 +11,7 @@
 #include "core/irq.h"
 #include "dev/acpi_pm.h"
 #include "dev/hpet.h"
+#include "dev/hypercall.h"
 #include "dev/i8042.h"
 #include "dev/intc.h"
 #include "dev/misc.h"
@@ -44,6 +45,9 @@
 #define PORT_PVPANIC 0x505
 #define PORT_FW_CFG 0x510
 #define PORT_ELCR 0x4d0
+
+/* ISA interrupt of hypercall events */
+#define IRQ_EVENTS 5
 
 /* Global system interrupts */
 #define GSI_PIT 2
@@ -318,6 +322,25 @@ static void make_legacy(struct pc *pc)
     }
 }
 
+static void flush_pages(void *ctx, const uint64_t *lin, unsigned n)
+{
+    vm_flush_pages(((struct pc *)ctx)->vm, lin, n);
+}
+
+static struct hypercall_config hypercalls(struct pc *pc)
+{
+    /* Paging that hardware does is flushed by the guest's INVLPG alone, which costs nothing there. */
+    const bool hardware = pc->vm->engine->caps & ENGINE_CAP_HARDWARE;
+    return (struct hypercall_config){.console = pc->cfg.serial, .flush = hardware ? NULL : flush_pages, .poweroff = on_poweroff, .ctx = pc};
+}
+
+static void make_hypercalls(struct pc *pc)
+{
+    struct hypercall_config hc = hypercalls(pc);
+    hc.irq = vm_isa_line(pc->vm, IRQ_EVENTS);
+    add_port(pc, HC_PORT, HC_PORTS, own(pc, hypercall_new(&pc->env, &hc)), 0);
+}
+
 /* Interrupt controllers, as far as the engine does not bring them; their devices belong to vm->irq. */
 static int make_irq(struct pc *pc)
 {
@@ -460,6 +483,12 @@ static int make_cpus(struct pc *pc, char *err, size_t cap)
                                   .has_x2apic = vm->intc_kind != VM_INTC_OURS || !vm->engine_msrs,
                                   .has_tsc_deadline = vm->intc_kind != VM_INTC_OURS || !vm->engine_msrs,
                                   .apic_hz = 1000000000};
+    if (pc->cfg.hypercalls) {
+        const struct hypercall_config hc = hypercalls(pc);
+        cc.hc_features = hypercall_features(&hc);
+        cc.hc_port = HC_PORT;
+        cc.hc_irq = IRQ_EVENTS;
+    }
     vm->cpuid = x86_cpuid_new(&cc);
     for (unsigned i = 0; vm->cpuid && i < vm->ncpu; i++) {
         vm->cpu[i] = vcpu_new(vm, i);
@@ -495,6 +524,8 @@ struct pc *pc_new(struct vm *vm, const struct pc_config *cfg, bool *usage, char 
     if (make_irq(pc) != 0)
         goto fail;
     make_legacy(pc);
+    if (pc->cfg.hypercalls)
+        make_hypercalls(pc);
     if (!pc->error)
         make_pci(pc);
     if (pc->error) {

@@ -18,6 +18,7 @@ struct pc_config {
     const struct blockdev *disk[PC_MAX_DISKS];
     unsigned ndisk;
     bool hpet, pc_testdev;
+    bool hypercalls; /* ringer/hypercall.h; its console is the serial port's back end */
     bool fw_signature; /* tell test guests that the processor below is QEMU's TCG */
     uint16_t debug_exit_port; /* 0: none */
     struct entropy entropy; /* of the virtio entropy device */

@@ -49,7 +49,7 @@ struct run_options {
     struct engine_config engine_cfg;
     enum console_kind console;
     enum eof_kind eof;
-    bool no_reboot, hpet, pc_testdev, on_tcg;
+    bool no_reboot, hpet, pc_testdev, hypercalls, on_tcg;
     uint16_t debug_exit_port; /* 0: none */
     const char *debugcon;     /* NULL: standard output with the console */
     enum stats_kind stats;

@@ -84,6 +84,7 @@ void cli_usage(void)
           "  --hpet                 add a high-precision event timer\n"
           "  --debugcon FILE        write the debug console (port 0xe9) to FILE, not to standard output\n"
           "  --isa-debug-exit[=PORT] add the exit device of test guests (default port 0xf4)\n"
+          "  --hypercalls           add the hypercall interface, for guests adapted to it\n"
           "  --pc-testdev           add the test device of test guests\n"
           "  --no-reboot            end on guest reset and triple fault\n"
           "Running:\n"
@@ -111,7 +112,7 @@ void cli_usage(void)
 
 enum {
     O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
-    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_REPORT, O_SYMBOLS,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_HYPERCALLS, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_REPORT, O_SYMBOLS,
     O_HELP, O_ALL_ENGINES, O_JSON, O_TIMEOUT,
 };
 
@@ -129,6 +130,7 @@ static const struct option run_opts[] = {
     {"hpet", no_argument, NULL, O_HPET},
     {"debugcon", required_argument, NULL, O_DEBUGCON},
     {"isa-debug-exit", optional_argument, NULL, O_DEBUG_EXIT},
+    {"hypercalls", no_argument, NULL, O_HYPERCALLS},
     {"pc-testdev", no_argument, NULL, O_TESTDEV},
     {"on-tcg", no_argument, NULL, O_ON_TCG},
     {"no-reboot", no_argument, NULL, O_NO_REBOOT},
@@ -281,6 +283,7 @@ static int set_option(struct run_options *o, int opt, char *arg)
         }
         o->debug_exit_port = (uint16_t)n;
         return 0;
+    case O_HYPERCALLS: o->hypercalls = true; return 0;
     case O_TESTDEV: o->pc_testdev = true; return 0;
     case O_ON_TCG: o->on_tcg = true; return 0;
     case O_NO_REBOOT: o->no_reboot = true; return 0;

@@ -257,7 +257,7 @@ static int fill_random(void *ctx, void *buf, size_t n)
 int cli_run(const struct run_options *o)
 {
     struct run r = {.o = o, .sigfd = -1, .debugcon = {.fd = -1, .ending = is_ending}};
-    struct pc_config cfg = {.hpet = o->hpet, .pc_testdev = o->pc_testdev, .fw_signature = o->on_tcg, .debug_exit_port = o->debug_exit_port, .entropy = {.fill = fill_random}};
+    struct pc_config cfg = {.hpet = o->hpet, .pc_testdev = o->pc_testdev, .hypercalls = o->hypercalls, .fw_signature = o->on_tcg, .debug_exit_port = o->debug_exit_port, .entropy = {.fill = fill_random}};
     char err[512] = "";
     const struct engine_ops *engine = choose_engine(o->engine, &o->engine_cfg, o->trace_file && (o->trace_what & TRACE_INSNS) ? ENGINE_CAP_TRACE : 0,
                                                      err, sizeof(err));

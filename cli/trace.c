@@ -17,7 +17,7 @@ struct text_trace {
 
 static const char *const exit_names[] = {
     [EXIT_KICK] = "kick", [EXIT_IO] = "io", [EXIT_HLT] = "hlt", [EXIT_IRQ_WINDOW] = "irq-window",
-    [EXIT_EMULATE] = "emulate", [EXIT_SWITCH] = "switch", [EXIT_HYPERCALL] = "hypercall", [EXIT_DEBUG] = "debug",
+    [EXIT_EMULATE] = "emulate", [EXIT_SWITCH] = "switch", [EXIT_DEBUG] = "debug",
     [EXIT_SHUTDOWN] = "shutdown", [EXIT_FAIL] = "fail",
 };
 

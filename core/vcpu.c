@@ -219,6 +219,11 @@ int vcpu_poll(struct vcpu *v)
             x86_tlb_flush_all(c);
             continue;
         }
+        if (r & VREQ_HALT) { /* before events: they end it */
+            atomic_fetch_and(&v->requests, ~VREQ_HALT);
+            c->activity = X86_HALTED;
+            return X86_EXIT;
+        }
         if (r & VREQ_NMI) {
             atomic_fetch_and(&v->requests, ~VREQ_NMI);
             if (!x86_nmi_allowed(c)) {
@@ -327,6 +332,8 @@ static bool range_io(struct vcpu *v, const struct gpa_range *r, struct x86_io *i
         vm_log(v->vm, "device %s failed", d->ops->name);
         vm_request_end(v->vm, VM_END_ERROR, 0);
     }
+    if (res == DEV_HALT)
+        atomic_fetch_or(&v->requests, VREQ_HALT);
     if (!io->write)
         io->data = res == DEV_OK ? val & ones(io->size) : ones(io->size);
     return res != DEV_UNMAPPED;
@@ -454,7 +461,6 @@ static bool handle_exit(struct vcpu *v, struct vcpu_exit *e)
         return false;
     case EXIT_EMULATE:
     case EXIT_SWITCH:
-    case EXIT_HYPERCALL:
     case EXIT_DEBUG:
         break;
     }

@@ -7,6 +7,7 @@
 #include "core/clock.h"
 #include "ringer/vm.h"
 #include "x86/cpuid.h"
+#include "x86/mmu.h"
 
 void vm_log(struct vm *vm, const char *fmt, ...)
 {
@@ -288,6 +289,16 @@ void vm_set_map(struct vm *vm, struct gpa_map *mem)
 void vm_set_pio(struct vm *vm, struct gpa_map *pio)
 {
     swap_map(vm, &vm->pio, pio, false);
+}
+
+/* As every vCPU had executed INVLPG; engines see it where they look for flushes of the guest's own. */
+void vm_flush_pages(struct vm *vm, const uint64_t *lin, unsigned n)
+{
+    vm_exclusive_begin(vm, NULL);
+    for (unsigned i = 0; i < vm->ncpu; i++)
+        for (unsigned k = 0; vm->cpu[i] && k < n; k++)
+            x86_tlb_flush_page(&vm->cpu[i]->cpu, lin[k]);
+    vm_exclusive_end(vm, NULL);
 }
 
 /* --- memory written from outside, DMA --- */

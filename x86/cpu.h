@@ -215,8 +215,6 @@ struct x86_env_ops {
     void (*mode_changed)(void *env);
     /* Fill with random bits for RDRAND/RDSEED; returns false if none now (CF = 0). */
     bool (*random)(void *env, uint64_t *val);
-    /* VMCALL or VMMCALL at any CPL: arguments in registers. X86_OK, or X86_FAULT with exc; may be NULL: #UD. */
-    int (*hypercall)(void *env);
     /* tsc_offset changed (IA32_TSC or IA32_TSC_ADJUST was written); may be NULL. */
     void (*tsc_changed)(void *env);
     /* Observe an exception or interrupt being delivered (stats, trace); may be NULL. */

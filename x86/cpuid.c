@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ringer/hypercall.h"
 #include "x86/cpu.h"
 
 enum { EAX, EBX, ECX, EDX };
@@ -216,6 +217,7 @@ bool x86_has(const struct x86_cpuid_policy *p, enum x86_feature f)
 const uint64_t *x86_feature_bits(const struct x86_cpuid_policy *p) { return p ? p->bits : NULL; }
 unsigned x86_phys_bits(const struct x86_cpuid_policy *p) { return p->cfg.phys_bits; }
 uint64_t x86_tsc_khz(const struct x86_cpuid_policy *p) { return p->cfg.tsc_khz; }
+bool x86_cpuid_hypercalls(const struct x86_cpuid_policy *p) { return p->cfg.hc_features; }
 uint64_t x86_xcr0_mask(const struct x86_cpuid_policy *p) { return p->xcr0_mask; }
 
 uint32_t x86_signature(const struct x86_cpuid_policy *p)
@@ -340,6 +342,16 @@ static void hypervisor_leaf(const struct x86_cpuid_policy *p, uint32_t leaf, uin
     }
 }
 
+static void hypercall_leaf(const struct x86_cpuid_policy *p, uint32_t leaf, uint32_t out[4])
+{
+    if (leaf == HC_LEAF) {
+        out[EAX] = HC_LEAF + 1;
+        memcpy(out + 1, "RingerRinger", 12);
+    } else {
+        set(out, p->cfg.hc_features, p->cfg.hc_port, p->cfg.hc_irq, 0);
+    }
+}
+
 void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4])
 {
     const struct x86_cpuid_policy *p = c->cpuid;
@@ -348,6 +360,10 @@ void x86_cpuid(const struct x86_cpu *c, uint32_t leaf, uint32_t sub, uint32_t ou
     set(out, 0, 0, 0, 0);
     if (leaf >= 0x40000000 && leaf < 0x40000100) {
         hypervisor_leaf(p, leaf, out);
+        return;
+    }
+    if (p->cfg.hc_features && (leaf == HC_LEAF || leaf == HC_LEAF + 1)) {
+        hypercall_leaf(p, leaf, out);
         return;
     }
     /* beyond the last leaf an Intel CPU answers as for the highest basic one */

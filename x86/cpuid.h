@@ -33,6 +33,8 @@ struct x86_cpuid_config {
     bool kvm_leaves;         /* offer the KVM paravirtual leaves at 0x40000000 */
     uint32_t kvm_features;   /* leaf 0x40000001 EAX */
     bool has_x2apic, has_tsc_deadline;
+    /* Hypercalls (ringer/hypercall.h): features, 0: no leaves; port and ISA interrupt. */
+    uint32_t hc_features, hc_port, hc_irq;
     /* Host's own CPUID, so that only host-supported vector instructions are offered; NULL: the CPU this runs on. */
     void (*host_cpuid)(uint32_t leaf, uint32_t sub, uint32_t out[4]);
 };
@@ -51,6 +53,8 @@ uint32_t x86_signature(const struct x86_cpuid_policy *p);
 /* IA32_ARCH_CAPABILITIES. */
 uint64_t x86_arch_capabilities(const struct x86_cpuid_policy *p);
 /* XCR0 bits the guest may set. */
+/* The guest is told of hypercalls: leaves HC_LEAF and HC_LEAF + 1 exist. */
+bool x86_cpuid_hypercalls(const struct x86_cpuid_policy *p);
 uint64_t x86_xcr0_mask(const struct x86_cpuid_policy *p);
 
 #endif

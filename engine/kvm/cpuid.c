@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ringer/hypercall.h"
 #include "x86/cpu.h"
 
 enum { EAX, EBX, ECX, EDX };
@@ -170,6 +171,10 @@ unsigned kvm_cpuid_build(const struct x86_cpuid_policy *p, const struct kvm_cpui
     add(&b, 0x40000000, 0);
     add(&b, 0x40000001, 0);
     add(&b, 0x40000010, 0);
+    if (x86_cpuid_hypercalls(p)) {
+        add(&b, HC_LEAF, 0);
+        add(&b, HC_LEAF + 1, 0);
+    }
     x86_cpuid(b.c, 0x80000000, 0, r);
     for (uint32_t leaf = 0x80000000, max = r[EAX]; leaf <= max; leaf++)
         add(&b, leaf, 0);

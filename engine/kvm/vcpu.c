@@ -132,7 +132,30 @@ static void apic_out(struct kvm_vcpu *kv, uint64_t cr8)
     }
 }
 
+/* VM_INTC_OURS: the core decides by IF and NMI blocking when to wake. */
+static void halted(struct kvm_vcpu *kv)
+{
+    struct vcpu *v = kv->v;
+    struct kvm_vcpu_events e = {0};
+    v->cpu.fl_sys = (v->cpu.fl_sys & ~(uint32_t)X86_FL_IF) | (kv->run->if_flag ? X86_FL_IF : 0);
+    v->cpu.nmi_blocked = kvm_sys_ioctl(kv->fd, KVM_GET_VCPU_EVENTS, &e) == 0 && e.nmi.masked;
+    v->cpu.activity = X86_HALTED;
+}
+
 /* --- requests ------------------------------------------------------------------------------ */
+
+/* DEV_HALT. True: halted in the canonical state, the core waits. Else KVM does, on the next entry. */
+static bool halt(struct kvm_vcpu *kv)
+{
+    struct vcpu *v = kv->v;
+    if (v->vm->intc_kind == VM_INTC_OURS) {
+        halted(kv);
+        return true;
+    }
+    struct kvm_mp_state mp = {.mp_state = KVM_MP_STATE_HALTED};
+    kvm_sys_ioctl(kv->fd, KVM_SET_MP_STATE, &mp);
+    return false;
+}
 
 /* True: leave with EXIT_KICK. */
 static bool serve(struct kvm_vcpu *kv)
@@ -146,6 +169,10 @@ static bool serve(struct kvm_vcpu *kv)
             atomic_fetch_and(&v->requests, ~VREQ_SAFEPOINT);
             vcpu_leave_guest(v);
             vcpu_enter_guest(v);
+        } else if (r & VREQ_HALT) {
+            atomic_fetch_and(&v->requests, ~VREQ_HALT);
+            if (halt(kv))
+                return true;
         } else if (r & VREQ_NMI) {
             atomic_fetch_and(&v->requests, ~VREQ_NMI);
             kvm_sys_ioctl_val(kv->fd, KVM_NMI, 0);
@@ -198,15 +225,10 @@ static bool take_exit(struct kvm_vcpu *kv, struct vcpu_exit *exit)
         if (v->vm->intc.eoi)
             v->vm->intc.eoi(v, run->eoi.vector);
         return false;
-    case KVM_EXIT_HLT: {
-        /* The core decides by IF and NMI blocking when to wake. */
-        struct kvm_vcpu_events e = {0};
-        v->cpu.fl_sys = (v->cpu.fl_sys & ~(uint32_t)X86_FL_IF) | (run->if_flag ? X86_FL_IF : 0);
-        v->cpu.nmi_blocked = kvm_sys_ioctl(kv->fd, KVM_GET_VCPU_EVENTS, &e) == 0 && e.nmi.masked;
-        v->cpu.activity = X86_HALTED;
+    case KVM_EXIT_HLT:
+        halted(kv);
         exit->kind = EXIT_HLT;
         return true;
-    }
     case KVM_EXIT_SHUTDOWN:
         v->cpu.activity = X86_SHUTDOWN;
         exit->kind = EXIT_SHUTDOWN;

@@ -17,6 +17,7 @@
 enum dev_result {
     DEV_OK,
     DEV_UNMAPPED, /* no register there: reads float to all ones, writes are dropped; counted */
+    DEV_HALT,     /* writes: as DEV_OK, and the processor that made the access is to wait for its next interrupt as HLT does */
     DEV_ERROR,    /* the device has failed and asks for the VM to stop with an error (host trouble, never guest input) */
 };
 

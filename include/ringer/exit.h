@@ -18,7 +18,6 @@ enum vcpu_exit_kind {
     EXIT_IRQ_WINDOW, /* interrupts became deliverable and the engine does not inject by itself */
     EXIT_EMULATE,    /* state is at an instruction boundary: execute this one instruction with the interpreter */
     EXIT_SWITCH,     /* can_run() no longer holds: the core chooses another engine */
-    EXIT_HYPERCALL,  /* Ringer's own hypercall interface; arguments in registers */
     EXIT_DEBUG,      /* a debugger's breakpoint or step */
     EXIT_SHUTDOWN,   /* triple fault: cpu.activity = X86_SHUTDOWN */
     EXIT_FAIL,       /* the engine cannot go on; exit.fail.why says so in one line */

@@ -27,6 +27,7 @@ enum {
     VREQ_CODE = 1 << 7,   /* the engine has queued code invalidations for this vCPU */
     VREQ_ENGINE = 1 << 8, /* engine-private */
     VREQ_DEBUG = 1 << 9,
+    VREQ_HALT = 1 << 10, /* own thread: wait as HLT does once the instruction is complete (DEV_HALT) */
 };
 
 struct vcpu {

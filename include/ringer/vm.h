@@ -141,6 +141,10 @@ void vm_request_reset(struct vm *vm);
 void vm_set_map(struct vm *vm, struct gpa_map *mem);
 void vm_set_pio(struct vm *vm, struct gpa_map *pio);
 
+/* Invalidate the translations of n linear addresses on every vCPU, which are at a safe point meanwhile (the caller's own included: call it
+ * outside guest code, e.g. from a device). Engines whose paging is hardware's do not see it. */
+void vm_flush_pages(struct vm *vm, const uint64_t *lin, unsigned n);
+
 /* Exclusive section: on return every other vCPU is at a safe point and stays there. self: the calling vCPU or NULL. Nests not. */
 void vm_exclusive_begin(struct vm *vm, struct vcpu *self);
 void vm_exclusive_end(struct vm *vm, struct vcpu *self);

@@ -310,11 +310,39 @@ static void address_bits(void **state)
     }
 }
 
+/* Asked for, two leaves; else the range stays as on a processor that has no such leaves. */
+static void hypercall_leaves(void **state)
+{
+    (void)state;
+    for (unsigned on = 0; on < 2; on++) {
+        struct x86_cpuid_config cfg = {.ncpu = 1, .tsc_khz = 1000000, .hc_features = on ? 0x7f : 0, .hc_port = 0x560, .hc_irq = 5};
+        struct x86_cpuid_policy *p = x86_cpuid_new(&cfg);
+        struct x86_cpu *c = calloc(1, sizeof(*c));
+        uint32_t r[4], last[4];
+        c->cpuid = p;
+        x86_cpuid(c, 0x16, 0, last);
+        for (uint32_t l = 0x400000ff; l < 0x40000110; l++) {
+            x86_cpuid(c, l, 0, r);
+            if (on && l == 0x40000100) {
+                assert_int_equal(r[EAX], 0x40000101);
+                assert_memory_equal(r + 1, "RingerRinger", 12);
+            } else if (on && l == 0x40000101) {
+                assert_true(r[EAX] == 0x7f && r[EBX] == 0x560 && r[ECX] == 5 && r[EDX] == 0);
+            } else if (l >= 0x40000100) {
+                assert_memory_equal(r, last, sizeof(r));
+            }
+        }
+        assert_int_equal(x86_cpuid_hypercalls(p), on);
+        free(c);
+        x86_cpuid_free(p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(feature_set_agrees), cmocka_unit_test(follows_the_host), cmocka_unit_test(identity),
-        cmocka_unit_test(follows_the_state),  cmocka_unit_test(topology),         cmocka_unit_test(address_bits),
+        cmocka_unit_test(follows_the_state),  cmocka_unit_test(topology),         cmocka_unit_test(address_bits), cmocka_unit_test(hypercall_leaves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
