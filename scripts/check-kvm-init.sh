@@ -109,6 +109,17 @@ for g in /guest/*; do
         ;;
     esac
 done
+for g in /teach/*; do # right under hardware virtualization, plain and adapted
+    n=${g##*/}
+    n=${n%.elf}
+    check "teach/$n" sh tests/trap/teach.sh ringer right "$g" --engine kvm
+    case $n in
+    *32-adapted) # halting and interrupts are elsewhere
+        check "teach/$n/split" sh tests/trap/teach.sh ringer right "$g" --engine kvm --irqchip split
+        check "teach/$n/user" sh tests/trap/teach.sh ringer right "$g" --engine kvm --irqchip user
+        ;;
+    esac
+done
 check debian/1 debian 1 kernel
 check debian/2/reboot reboot
 if [ "$full" ]; then

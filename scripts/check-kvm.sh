@@ -35,7 +35,8 @@ here=$(dirname "$0")
 out=${CHECK_KVM_DIR:-out/check-kvm}
 root=$out/tree
 rm -rf "$out"
-mkdir -p "$root/bin" "$root/dev" "$root/proc" "$root/sys" "$root/tmp" "$root/modules" "$root/tests/guest" "$root/guest" "$root/unit"
+teach=${TEACH_DIR:-out/guests/teach}
+mkdir -p "$root/bin" "$root/tests/trap" "$root/teach" "$root/dev" "$root/proc" "$root/sys" "$root/tmp" "$root/modules" "$root/tests/guest" "$root/guest" "$root/unit"
 cp "$busybox" "$root/bin/busybox"
 for applet in $("$busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
@@ -69,6 +70,10 @@ for t in "$@"; do add_program "$t" "$root/unit/"; done
 cp tests/guest/run.sh tests/guest/*.c tests/guest/*.asm "$root/tests/guest/" 2>/dev/null || :
 for g in "$guests"/*.elf "$guests"/*.bin; do
     [ ! -e "$g" ] || cp "$g" "$root/guest/"
+done
+cp tests/trap/teach.sh "$root/tests/trap/"
+for g in "$teach"/*.elf; do
+    [ ! -e "$g" ] || cp "$g" "$root/teach/"
 done
 cp -L "$kernel/vmlinuz" "$root/vmlinuz"
 cp "$initrd" "$root/initrd.cpio"

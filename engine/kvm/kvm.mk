@@ -5,7 +5,7 @@ LIB_SRC += $(wildcard engine/kvm/*.c)
 CHECK_KVM = sh@scripts/check-kvm.sh@$(O)/ringer@$(KERNEL_DIR)@$(ROOT_DIR)/initrd.cpio@out/guest@$(KVM_LIVE)
 KVM_LIVE = $(O)/tests/kvm/live
 
-check-kvm: all guests guest $(KVM_LIVE)
+check-kvm: all guests teach guest $(KVM_LIVE)
 	@$(subst @, ,$(CHECK_KVM))
 .PHONY: check-kvm
 
@@ -17,6 +17,6 @@ TEST_DEPS += $(KVM_LIVE).d
 
 CHECKS += kvm/live:$(KVM_LIVE)
 CHECKS_FULL += check-kvm:CHECK_KVM_LIMIT=290@$(CHECK_KVM)
-CHECK_DEPS += $(KVM_LIVE) guests guest
+CHECK_DEPS += $(KVM_LIVE) guests teach guest
 CHECKS_FULL += check-kvm/boots:CHECK_KVM_FULL=1@CHECK_KVM_WHAT=debian@CHECK_KVM_LIMIT=290@$(CHECK_KVM)
 CHECKS += engines:sh@tests/kvm/engines.sh@$(O)/ringer

@@ -1,7 +1,13 @@
-/* Entry, interrupt stubs, and the return to whatever frame C chose. */
+/* 32 bits: entry (Multiboot), interrupt stubs, and the return to whatever frame C chose. */
     .section .multiboot, "a"
     .align 4
     .long 0x1badb002, 0x00000003, -(0x1badb002 + 0x00000003)
+
+#ifdef ADAPTED
+#define DATA 0x43
+#else
+#define DATA 0x10
+#endif
 
     .bss
     .align 4096
@@ -17,9 +23,10 @@ start:
     lgdt gdtr
     ljmp $0x08, $1f
 1:  movl $0x10, %eax
+    movl %eax, %ss
+    movl $DATA, %eax
     movl %eax, %ds
     movl %eax, %es
-    movl %eax, %ss
     xorl %eax, %eax
     movl %eax, %fs
     movl %eax, %gs
@@ -37,11 +44,13 @@ gdt:
     .quad 0x00cf93000000ffff /* 10 kernel data */
     .quad 0x00cffb000000ffff /* 18 user code */
     .quad 0x00cff3000000ffff /* 20 user data */
-    .quad 0                  /* 28 a small data segment of user privilege (kernel_main) */
-    .quad 0                  /* 30 TSS */
-    .quad 0                  /* 38 LDT */
+    .quad 0                  /* 28 a small data segment of user privilege (sensitive.c) */
+    .quad 0, 0               /* 30 TSS */
+    .quad 0x00cff3000000ffff /* 40 user data, again */
+    .quad 0
+    .quad 0
+    .quad 0, 0               /* 58 LDT (50 is what Linux has SLDT show) */
 gdt_end:
-    .globl gdtr
 gdtr:
     .word gdt_end - gdt - 1
     .long gdt
@@ -71,19 +80,26 @@ stub_syscall:
     .noaltmacro
 common:
     pushal
+#ifdef ADAPTED              /* DS and ES are the same for all code */
+    subl $8, %esp
+#else
     pushl %ds
     pushl %es
-    movl $0x10, %eax
+    movl $DATA, %eax
     movl %eax, %ds
     movl %eax, %es
+#endif
     cld
     pushl %esp
     call interrupt          /* returns the frame to go on with */
-    .globl resume
 resume:
     movl %eax, %esp
+#ifdef ADAPTED
+    addl $8, %esp
+#else
     popl %es
     popl %ds
+#endif
     popal
     addl $8, %esp
     iret
