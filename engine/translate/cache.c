@@ -357,8 +357,7 @@ struct tr_block *tr_lookup(struct translate *x)
             return NULL;
     }
     const unsigned ctx = x->key & TR_CTX;
-    const uint64_t mix = (lin >> 12 | lin << 52) + lin;
-    const unsigned slot = mix & (TR_JUMP_SIZE - 1), i = lin >> 12 & (X86_ITLB_SIZE - 1);
+    const unsigned slot = tr_jump_slot(lin), i = lin >> 12 & (X86_ITLB_SIZE - 1);
     const uint64_t *global = c->mmu.iglobal[c->cpl == 3];
 
     if (b->gpa2 != NO_PAGE || !(global[i / 64] >> (i % 64) & 1))

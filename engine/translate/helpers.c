@@ -1,13 +1,21 @@
 /*
  * What translated code calls. The canonical state is complete, except that cpu->rip
- * is that of the page and vcpu->insns lacks the block's instructions so far. 0: go on behind the call, or where room.ret
- * says (misses); else cpu->rip and the count are exact and the dispatcher takes over.
+ * is that of the page and vcpu->insns lacks the block's instructions so far. Whoever returns XL_LEAVE or code
+ * of another block has made both exact.
  */
 #include "engine/translate/translate.h"
 
 _Static_assert(TR_TLB_SIZE == X86_TLB_SIZE, "slots are those of the software TLB");
 
-static __attribute__((noinline)) int leave(struct vcpu *v, const struct tr_site *s, int r, unsigned len)
+/* On to cpu->rip, of whatever block. */
+static inline uintptr_t next(struct vcpu *v)
+{
+    const uintptr_t code = tr_next(translate_of(v));
+
+    return code ? code : XL_LEAVE;
+}
+
+static __attribute__((noinline)) uintptr_t leave(struct vcpu *v, const struct tr_site *s, int r, unsigned len)
 {
     struct x86_cpu *c = &v->cpu;
 
@@ -18,7 +26,7 @@ static __attribute__((noinline)) int leave(struct vcpu *v, const struct tr_site 
         /* fall through */
     case X86_FAULT:
         interp_deliver(c);
-        return 1;
+        return next(v);
     case X86_OK:
     case X86_EXIT:
         c->rip += len;
@@ -32,22 +40,22 @@ static __attribute__((noinline)) int leave(struct vcpu *v, const struct tr_site 
     }
     if (UNLIKELY(c->pending_dbg) && x86_debug_after(c, false))
         interp_deliver(c);
-    return 1;
+    return next(v);
 }
 
 static inline bool disturbed(const struct vcpu *v) { return UNLIKELY(v->cpu.pending_dbg | vcpu_requests(v)); }
 
-static inline int finish(struct vcpu *v, const struct tr_site *s)
+static inline uintptr_t finish(struct vcpu *v, const struct tr_site *s)
 {
     struct translate *x = translate_of(v);
 
     if (UNLIKELY(x->version != v->cpu.mmu.version))
         tr_sync(x);
     v->cpu.rip -= s->off;
-    return 0;
+    return XL_ON;
 }
 
-int xl_exec(struct vcpu *v, struct tr_site *s)
+uintptr_t xl_exec(struct vcpu *v, struct tr_site *s)
 {
     struct x86_cpu *c = &v->cpu;
 
@@ -63,7 +71,7 @@ int xl_exec(struct vcpu *v, struct tr_site *s)
     return finish(v, s);
 }
 
-int xl_exec_end(struct vcpu *v, struct tr_site *s)
+uintptr_t xl_exec_end(struct vcpu *v, struct tr_site *s)
 {
     struct x86_cpu *c = &v->cpu;
 
@@ -76,7 +84,7 @@ int xl_exec_end(struct vcpu *v, struct tr_site *s)
 }
 
 /* Fetch and decode the site's instruction again and execute it the exact way. */
-static int redo(struct vcpu *v, struct tr_site *s)
+static uintptr_t redo(struct vcpu *v, struct tr_site *s)
 {
     struct x86_cpu *c = &v->cpu;
     struct x86_insn in;
@@ -97,11 +105,11 @@ static int redo(struct vcpu *v, struct tr_site *s)
     /* POPF comes here when an interrupt waits for IF, or for TF and AC. */
     if (r != X86_OK || disturbed(v) || c->inhibit_irq || in.op == X86_OP_POPF || in.len != s->len)
         return leave(v, s, r, in.len);
-    room_of(v)->ret = (uintptr_t)s->next;
-    return finish(v, s);
+    finish(v, s);
+    return (uintptr_t)s->next;
 }
 
-int xl_miss(struct vcpu *v, struct tr_site *s)
+uintptr_t xl_miss(struct vcpu *v, struct tr_site *s)
 {
     struct translate *x = translate_of(v);
     struct room *room = x->room;
@@ -135,63 +143,97 @@ int xl_miss(struct vcpu *v, struct tr_site *s)
     if (!(c->mmu.global[ctx][slot / 64] >> (slot % 64) & 1))
         tr_log(&x->tlb_log[ctx], slot);
     *t = (struct tr_tlb){.nread = e->tag_r == tag ? 0 - page : none, .nwrite = e->tag_w == tag ? 0 - page : none, .addend = e->addend};
-    room->ret = (uintptr_t)s->retry;
-    return 0;
+    return (uintptr_t)s->retry;
+}
+
+/* --- branches -------------------------------------------------------------------------- */
+
+/* The jump table does not have the target. */
+uintptr_t xl_goto(struct vcpu *v, struct tr_site *s)
+{
+    struct translate *x = translate_of(v);
+    struct x86_cpu *c = &v->cpu;
+    const uint64_t lin = x->room->lin;
+
+    x->st.jumps++;
+    if (UNLIKELY(!x86_canonical(lin)) && !s->redo) { /* the branch faults: back to before it */
+        c->rip += s->off;
+        c->gpr[X86_RSP] -= (uint64_t)(int64_t)(int8_t)s->size;
+        v->insns--;
+        interp_step_one(x->it);
+    } else {
+        c->rip = lin;
+    }
+    return next(v);
+}
+
+/* A link inside the page, not made yet. */
+uintptr_t xl_chain(struct vcpu *v, struct tr_site *s)
+{
+    struct translate *x = translate_of(v);
+    struct x86_cpu *c = &v->cpu;
+    const uint64_t flushed = x->st.flushed;
+
+    x->st.links++;
+    c->rip += s->off;
+    if (vcpu_requests(v))
+        return XL_LEAVE;
+
+    const struct tr_block *b = tr_lookup(x);
+
+    if (!b) {
+        x->turn = !x->it->again;
+        return XL_LEAVE;
+    }
+    if (flushed == x->st.flushed && !s->block->dead && ((s->block->gpa ^ b->gpa) & ~0xfffull) == 0)
+        e_patch(s->link, b->code);
+    c->rip &= ~0xfffull;
+    return (uintptr_t)b->code + (uintptr_t)(x->rx - x->rw);
 }
 
 /* --- the interrupt flag, as the interpreter does it (engine/interp/h_sys.c) ----------------- */
 
 static inline bool may_change_if(const struct x86_cpu *c) { return c->cpl <= (c->fl_sys >> 12 & 3); }
 
-/* redo for sites that were called. */
-static int again(struct vcpu *v, struct tr_site *s)
-{
-    const uint64_t ret = room_of(v)->ret;
-    const int r = redo(v, s);
-
-    room_of(v)->ret = ret;
-    return r;
-}
-
-int xl_cli(struct vcpu *v, struct tr_site *s)
+uintptr_t xl_cli(struct vcpu *v, struct tr_site *s)
 {
     struct x86_cpu *c = &v->cpu;
 
     if (UNLIKELY(!may_change_if(c)))
-        return again(v, s);
+        return redo(v, s);
     x86_count_sensitive(c, s->pg, c->rip + s->off, X86_OP_CLI);
     c->fl_sys &= ~(uint32_t)X86_FL_IF;
-    return 0;
+    return XL_ON;
 }
 
-int xl_sti(struct vcpu *v, struct tr_site *s)
+uintptr_t xl_sti(struct vcpu *v, struct tr_site *s)
 {
     struct x86_cpu *c = &v->cpu;
 
     if (UNLIKELY(!may_change_if(c) || v->irq_waiting || vcpu_requests(v)))
-        return again(v, s);
+        return redo(v, s);
     x86_count_sensitive(c, s->pg, c->rip + s->off, X86_OP_STI);
     c->fl_sys |= X86_FL_IF;
-    return 0;
+    return XL_ON;
 }
 
-int xl_popf(struct vcpu *v, struct tr_site *s)
+uintptr_t xl_popf(struct vcpu *v, struct tr_site *s)
 {
     const uint32_t easy = X86_FL_IF | X86_FL_DF;
     struct x86_cpu *c = &v->cpu;
     const uint64_t sp = c->gpr[X86_RSP], host = x86_tlb_host_r(c, sp, 8);
 
     if (UNLIKELY(!host))
-        return again(v, s);
+        return redo(v, s);
     const uint64_t f = *(const x86_u64 *)(uintptr_t)host;
     const uint32_t diff = ((uint32_t)f ^ c->fl_sys) & 0x3f7700u;
 
     if (UNLIKELY(diff & ~easy) || UNLIKELY((diff & X86_FL_IF) && (!may_change_if(c) || v->irq_waiting || vcpu_requests(v))))
-        return again(v, s);
+        return redo(v, s);
     c->gpr[X86_RSP] = sp + 8;
     c->fl_sys ^= diff;
     c->cc_lo = (uint8_t)f & 0xd5;
     c->cc_of = f >> 11 & 1;
     x86_count_sensitive(c, s->pg, c->rip + s->off, X86_OP_POPF);
-    return 0;
+    return XL_ON;
 }

@@ -18,64 +18,72 @@ static uint8_t key_of(const struct x86_cpu *c)
     return key;
 }
 
-/* The one rule which states are translated; the interpreter has all others. */
-static bool tr_can_run(const struct vcpu *v) { return v->cpu.mode == X86_MODE_64 && !interp_needs_steps(&v->cpu); }
+bool tr_can_run(const struct vcpu *v) { return v->cpu.mode == X86_MODE_64 && !interp_needs_steps(&v->cpu); }
+
+/* The block at cpu->rip, surely alive. */
+static uintptr_t look_up(struct translate *x)
+{
+    const struct tr_block *b = tr_lookup(x);
+
+    if (UNLIKELY(!b)) {
+        x->turn = !x->it->again;
+        return 0;
+    }
+    x->v->cpu.rip &= ~0xfffull;
+    return (uintptr_t)b->code + (uintptr_t)(x->rx - x->rw);
+}
+
+/* May translated code run now? Brings the tables up to date. */
+static inline bool ready(struct translate *x)
+{
+    struct vcpu *v = x->v;
+    struct x86_cpu *c = &v->cpu;
+
+    x->turn = false;
+    vcpu_irq_rearm(v);
+    if (UNLIKELY(vcpu_requests(v)) || UNLIKELY(c->activity != X86_RUNNING) || UNLIKELY(!tr_can_run(v)))
+        return false;
+
+    const uint8_t key = key_of(c);
+
+    if (UNLIKELY(x->version != c->mmu.version))
+        tr_sync(x);
+    if (UNLIKELY((key ^ x->key) & ~TR_CTX))
+        tr_forget_jumps(x); /* entries do not say whether FP is on */
+    x->key = key;
+    c->fl_sys &= ~(uint32_t)X86_FL_RF;
+
+    return true;
+}
+
+uintptr_t tr_next(struct translate *x)
+{
+    struct x86_cpu *c = &x->v->cpu;
+
+    if (!ready(x))
+        return 0;
+
+    const struct tr_jump *j = tr_jump_entry(x, c->rip);
+
+    if (LIKELY(c->rip + j->nlin == 0)) { /* a block that is dead leads to the dispatcher */
+        c->rip = j->page;
+        return (uintptr_t)j->code;
+    }
+    return look_up(x);
+}
 
 /* Run blocks from cpu->rip on. False: the interpreter's turn. */
 static bool blocks(struct translate *x)
 {
-    struct vcpu *v = x->v;
-    struct x86_cpu *c = &v->cpu;
-    struct room *room = x->room;
-    struct tr_site *from = NULL;
+    const uintptr_t code = ready(x) ? look_up(x) : 0;
 
-    const uint8_t key = key_of(c);
-
-    if (x->version != c->mmu.version)
-        tr_sync(x);
-    if ((key ^ x->key) & ~TR_CTX)
-        tr_forget_jumps(x); /* entries do not say whether FP is on */
-    x->key = key;
-    c->fl_sys &= ~(uint32_t)X86_FL_RF;
-    for (;;) {
-        const uint64_t flushed = x->st.flushed, lin = c->rip;
-        struct tr_block *b = tr_lookup(x);
-
-        if (!b)
-            return x->it->again;
-        if (from && flushed == x->st.flushed && !from->block->dead && (from->block->gpa & ~0xfffull) == (b->gpa & ~0xfffull))
-            e_patch(from->link, b->code);
-        from = NULL;
-        c->rip = lin & ~0xfffull;
-        const int why = x->enter((uint8_t *)room - ROOM_BIAS, b->code + (x->rx - x->rw));
-
-        x->st.why[why]++;
-        switch (why) {
-        case TR_DONE: return true;
-        case TR_LEAVE: c->rip += (uint32_t)room->aux; return true;
-        case TR_GOTO: {
-            const struct tr_site *s = (const void *)(x->arena + (uint32_t)room->aux);
-
-            if (!x86_canonical(room->lin) && !s->redo) { /* the branch faults: back to before it */
-                c->rip += s->off;
-                c->gpr[X86_RSP] -= (uint64_t)(int64_t)(int8_t)s->size;
-                v->insns--;
-                interp_step_one(x->it);
-                return true;
-            }
-            c->rip = room->lin;
-            break;
-        }
-        default: /* TR_CHAIN */
-            from = (void *)(x->arena + (uint32_t)room->aux);
-            c->rip += from->off;
-            break;
-        }
-        if (vcpu_requests(v))
-            return true;
-        if (x->version != c->mmu.version)
-            return true;
+    if (code) {
+        x->st.entered++;
+        x->room->aux = 0;
+        x->enter((uint8_t *)x->room - ROOM_BIAS, (const uint8_t *)code);
+        x->v->cpu.rip += (uint32_t)x->room->aux; /* of leave_stub: the offset in the page */
     }
+    return !x->turn;
 }
 
 static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
@@ -183,7 +191,7 @@ static int tr_map_commit(struct vm *vm) { return engine_interp.map_commit(vm); }
 
 static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsigned cap)
 {
-    static const char *const names[] = {"blocks_translated", "blocks_killed", "cache_flushes", "left_by_executor", "left_by_request", "left_by_jump", "left_by_link", "executor_calls", "lookup_misses",
+    static const char *const names[] = {"blocks_translated", "blocks_killed", "cache_flushes", "entries", "jump_misses", "links", "executor_calls", "lookup_misses",
                                         "done_exactly", "tlb_syncs", "tlb_clears", "interpreter_turns", "interpreter_insns", "single_steps"};
     const struct translate_vm *tv = vm->engine_priv;
     struct tr_stats sum = {0};
@@ -195,7 +203,7 @@ static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsign
     for (unsigned i = 0; i < vm->ncpu; i++)
         if (vm->cpu[i] && vm->cpu[i]->engine_priv)
             add(&sum, &translate_of(vm->cpu[i])->st);
-    const uint64_t val[] = {sum.built, sum.killed, sum.flushed, sum.why[TR_DONE], sum.why[TR_LEAVE], sum.why[TR_GOTO], sum.why[TR_CHAIN], sum.calls, sum.misses, sum.redone, sum.syncs, sum.cleared, sum.interp_blocks, sum.interp_insns,
+    const uint64_t val[] = {sum.built, sum.killed, sum.flushed, sum.entered, sum.jumps, sum.links, sum.calls, sum.misses, sum.redone, sum.syncs, sum.cleared, sum.interp_blocks, sum.interp_insns,
                             sum.steps};
     uint64_t *calls = sum.by_op;
 

@@ -39,6 +39,8 @@ static void count(struct tr *t, unsigned k)
 /* To the dispatcher, before this instruction, if there are requests. RCX is lost. */
 static void heed(struct tr *t)
 {
+    if (t->idx && t->in[-1].op == X86_OP_STI) /* its shadow; it has looked itself */
+        return;
     e_rm(&t->e, 0, 0x8b, H_CX, AT_VCPU(requests));
     uint8_t *none = e_jrcxz(&t->e);
 
@@ -719,7 +721,7 @@ static enum result ret(struct tr *t)
 
 /* --- the rest --------------------------------------------------------------------- */
 
-static enum result executor(struct tr *t, int (*fn)(struct vcpu *, struct tr_site *))
+static enum result executor(struct tr *t, tr_fn *fn)
 {
     const struct interp_vm *iv = t->x->v->vm->interp_priv;
     const x86_exec_fn exec = iv->exec[t->in->op] ? iv->exec[t->in->op] : x86_i_ud;

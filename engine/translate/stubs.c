@@ -42,7 +42,7 @@ static void pop(struct emit *e, unsigned r)
     e1(e, 0x58 | (r & 7));
 }
 
-/* Back to the caller of enter with a TR_* code in EAX; the state is saved. */
+/* Back to the caller of enter; the state is saved. */
 static void leave(struct emit *e)
 {
     e_load(e, H_STATE, AT_ROOM(host_sp));
@@ -52,8 +52,8 @@ static void leave(struct emit *e)
     e1(e, 0xc3);
 }
 
-/* Call C: int fn(struct vcpu *, struct tr_site *), with R11D the site's offset. Not 0: leave. */
-static void call_site(struct emit *e, const struct translate *x, int (*fn)(struct vcpu *, struct tr_site *))
+/* Call fn, or what the site says, with R11D the site's offset, and do as it says; code that follows is for XL_ON. */
+static void call_site(struct emit *e, const struct translate *x, tr_fn *fn)
 {
     save(e);
     e_imm(e, H_SI, (uintptr_t)x->arena);
@@ -67,13 +67,21 @@ static void call_site(struct emit *e, const struct translate *x, int (*fn)(struc
     e_load(e, H_STATE, (struct hmem){H_BX, NOREG, 1, AT_ROOM(host_sp).disp});
     e_rr(e, 0, 0xff, 2, H_AX); /* call rax */
     e_mov(e, H_STATE, H_BX);
-    e_rr(e, 0, 0x85, H_AX, H_AX);
-    e1(e, 0x74); /* jz on */
-    uint8_t *on = e->p;
-    e1(e, 0);
-    e_rr(e, 0, 0x31, H_AX, H_AX);
+    uint8_t *on = NULL;
+    if (!fn) {
+        e_rr(e, E_W, 0x85, H_AX, H_AX);
+        on = e_jcc(e, 4, NULL);
+    }
+    e_store(e, H_AX, AT_ROOM(lin));
+    e_rr(e, E_W, 0x83, 7, H_AX), e1(e, XL_LEAVE);
+    uint8_t *go = e_jcc(e, 4, NULL);
+
+    restore(e);
+    e_jmp_mem(e, AT_ROOM(lin));
+    e_patch(go, e->p);
     leave(e);
-    e_here(e, on);
+    if (on)
+        e_patch(on, e->p);
 }
 
 static uint8_t *align(struct emit *e)
@@ -105,23 +113,20 @@ void tr_make_stubs(struct translate *x)
     e_rm(e, 0, 0xff, 6, AT_ROOM(ret)); /* push; ret: in step with the host's return prediction */
     e1(e, 0xc3);
 
-    x->miss_stub = align(e);
-    e_store(e, H_S0, AT_ROOM(lin));
-    call_site(e, x, xl_miss);
-    restore(e);
-    e_jmp_mem(e, AT_ROOM(ret));
+    const struct {
+        uint8_t **stub;
+        tr_fn *fn;
+    } out[] = {{&x->miss_stub, xl_miss}, {&x->goto_stub, xl_goto}, {&x->chain_stub, xl_chain}};
 
-    uint8_t **const out[] = {&x->leave_stub, &x->goto_stub, &x->chain_stub};
-    static const uint8_t code[] = {TR_LEAVE, TR_GOTO, TR_CHAIN};
-
-    for (unsigned i = 0; i < 3; i++) {
-        *out[i] = align(e);
+    for (unsigned i = 0; i < sizeof(out) / sizeof(out[0]); i++) {
+        *out[i].stub = align(e);
         e_store(e, H_S0, AT_ROOM(lin));
-        e_store(e, H_S1, AT_ROOM(aux));
-        save(e);
-        e_imm32(e, H_AX, code[i]);
-        leave(e);
+        call_site(e, x, out[i].fn);
     }
+    x->leave_stub = align(e);
+    e_store(e, H_S1, AT_ROOM(aux));
+    save(e);
+    leave(e);
     align(e);
     x->base = x->used = (size_t)(e->p - x->rw);
 }

@@ -98,9 +98,14 @@ struct tr_block {
     uint8_t *leave; /* exit to the dispatcher before the first instruction */
 };
 
+/* What a function called by translated code returns: go on behind the call, leave to the dispatcher, or the code to go on at. */
+struct tr_site;
+typedef uintptr_t tr_fn(struct vcpu *v, struct tr_site *s);
+enum { XL_ON, XL_LEAVE };
+
 /* A point in a block that may call C, or an exit: what the code passes is its offset in the arena. */
 struct tr_site {
-    int (*fn)(struct vcpu *v, struct tr_site *s); /* exec sites */
+    tr_fn *fn;                 /* exec sites */
     const struct x86_insn *in; /* exec sites */
     x86_exec_fn exec;
     uint8_t *retry, *next; /* executable view: lookup again, go on behind the instruction */
@@ -122,12 +127,9 @@ struct tr_page {
 #define TR_HASH_BITS 17
 #define TR_PAGE_BITS 10
 
-/* Why translated code came back. */
-struct tr_block;
-enum { TR_DONE, TR_LEAVE, TR_GOTO, TR_CHAIN };
-
 struct tr_stats {
-    uint64_t built, flushed, killed, misses, redone, calls, interp_blocks, interp_insns, steps, syncs, cleared, why[4];
+    uint64_t built, flushed, killed, misses, redone, calls, interp_blocks, interp_insns, steps, syncs, cleared;
+    uint64_t entered, jumps, links; /* by the dispatcher; jump table misses; first uses of links */
     uint64_t by_op[X86_NOP_COUNT]; /* executor calls */
 };
 
@@ -142,6 +144,7 @@ struct translate {
     struct room *room;
     uint64_t version, hard; /* mmu.version and mmu.hard the room's tables belong to */
     uint8_t key;
+    bool turn; /* the interpreter's */
     /* Slots in use whose page is not global: what a MOV to CR3 takes away. */
     struct tr_log {
         unsigned n; /* TR_LOG: too many to list */
@@ -159,11 +162,16 @@ struct translate {
 
     /* stubs, writable view */
     uint8_t *exec_stub, *miss_stub, *leave_stub, *chain_stub, *goto_stub;
-    int (*enter)(void *rsp, const uint8_t *code);
+    void (*enter)(void *rsp, const uint8_t *code);
 
     struct tr_stats st;
 };
 static inline struct translate *translate_of(struct vcpu *v) { return v->engine_priv; }
+static inline unsigned tr_jump_slot(uint64_t lin) { return ((lin >> 12 | lin << 52) + lin) & (TR_JUMP_SIZE - 1); }
+static inline const struct tr_jump *tr_jump_entry(const struct translate *x, uint64_t lin)
+{
+    return &x->room->jump[x->key & TR_CTX][tr_jump_slot(lin)];
+}
 
 /* --- stubs.c --- */
 void tr_make_stubs(struct translate *x);
@@ -191,12 +199,14 @@ void *tr_take(struct translate *x, size_t size);
 /* The block at cpu->rip, or NULL: the interpreter's turn, unless it->again. */
 struct tr_block *tr_lookup(struct translate *x);
 
+/* --- run.c --- */
+/* Is the state one that can be translated? The only such rule. */
+bool tr_can_run(const struct vcpu *v);
+/* Where to go on at cpu->rip, exact on entry: the address of its code, cpu->rip becoming its page. 0: the dispatcher must see to
+ * something first (requests, another mode), or, x->turn, it is the interpreter's turn. */
+uintptr_t tr_next(struct translate *x);
+
 /* --- helpers.c: called by translated code --- */
-int xl_exec(struct vcpu *v, struct tr_site *s);
-int xl_exec_end(struct vcpu *v, struct tr_site *s);
-int xl_miss(struct vcpu *v, struct tr_site *s);
-int xl_cli(struct vcpu *v, struct tr_site *s);
-int xl_sti(struct vcpu *v, struct tr_site *s);
-int xl_popf(struct vcpu *v, struct tr_site *s);
+tr_fn xl_exec, xl_exec_end, xl_miss, xl_goto, xl_chain, xl_cli, xl_sti, xl_popf;
 
 #endif
