@@ -200,6 +200,19 @@ void load_gdt(uint8_t gdt[BOOT_GDT_SIZE], bool long_mode)
     put64(gdt + BOOT_TR, 0x00008b0000000067ull);
 }
 
+/* The BIOS data area as a BIOS leaves it: kernels of every kind look there for the serial port and the end of low memory. */
+static int load_bda(struct loader *l)
+{
+    uint8_t bda[0x100] = {0};
+    put16(bda, 0x3f8);                   /* COM1 */
+    put16(bda + 0x10, 1u << 9 | 2);      /* equipment: one serial port, a coprocessor */
+    put16(bda + 0x0e, LOAD_LOW_END >> 4);  /* segment of the extended BIOS data area */
+    put16(bda + 0x13, LOAD_LOW_END >> 10); /* KiB of conventional memory */
+    if (load_write(l, 0x400, bda, sizeof(bda)))
+        return load_fail(l, NULL, "the machine has no memory for the BIOS data area");
+    return 0;
+}
+
 /* --- what is it? ---------------------------------------------------------- */
 
 const char *boot_kind_name(enum boot_kind k)
@@ -240,7 +253,7 @@ int boot_load(struct vm *vm, const struct boot_spec *spec, struct boot_entry *en
     if (kind == BOOT_AUTO)
         return load_fail(&l, NULL,
                          "not a kernel this machine can boot: no Linux bzImage, ELF, Multiboot or boot sector");
-    if (build_map(&l))
+    if (build_map(&l) || load_bda(&l))
         return -1;
     entry->kind = kind;
     switch (kind) {

@@ -43,18 +43,16 @@ int load_flat(struct loader *l)
         return load_fail(l, NULL, "a flat image of %zu bytes does not fit at 0x%llx", spec->kernel_len,
                          (unsigned long long)addr);
 
-    uint8_t low[0x500] = {0}, rom[0x40] = {0};
+    uint8_t ivt[0x400], rom[0x40] = {0};
     for (unsigned v = 0; v < 256; v++) {
-        put16(low + 4 * v, vector_target(v));
-        put16(low + 4 * v + 2, ROM_SEG);
+        put16(ivt + 4 * v, vector_target(v));
+        put16(ivt + 4 * v + 2, ROM_SEG);
     }
-    put16(low + 0x40e, LOAD_LOW_END >> 4);  /* BIOS data area: EBDA segment */
-    put16(low + 0x413, LOAD_LOW_END >> 10); /* KiB of conventional memory */
     memcpy(rom + OFF_IRET, stub_iret, sizeof(stub_iret));
     memcpy(rom + OFF_IRQ, stub_irq, sizeof(stub_irq));
     memcpy(rom + OFF_IRQ2, stub_irq2, sizeof(stub_irq2));
     memcpy(rom + OFF_SERVICE, stub_service, sizeof(stub_service));
-    if (load_write(l, 0, low, sizeof(low)) || load_write(l, ROM, rom, sizeof(rom)) ||
+    if (load_write(l, 0, ivt, sizeof(ivt)) || load_write(l, ROM, rom, sizeof(rom)) ||
         load_write(l, RESET_VECTOR, stub_stop, sizeof(stub_stop)))
         return load_fail(l, NULL, "the machine has no memory for the real-mode stubs");
 

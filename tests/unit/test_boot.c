@@ -49,8 +49,13 @@ static void refuse(struct boot_fixture *f, const struct boot_spec *spec, const c
 static void accept(struct boot_fixture *f, const struct boot_spec *spec, struct boot_entry *e)
 {
     char err[256] = "";
+    memset(f->ram + 0x400, 0xee, 0x100);
     if (boot_load(f->vm, spec, e, err, sizeof(err)))
         fail_msg("%s", err);
+    /* Whatever the kind, the BIOS data area tells the serial port and the end of low memory. */
+    assert_int_equal(get16(f->ram + 0x400), 0x3f8);
+    assert_int_equal(get16(f->ram + 0x413), LOAD_LOW_END >> 10);
+    assert_int_equal(get16(f->ram + 0x40e), LOAD_LOW_END >> 4);
 }
 
 static void expect_flat(const struct x86_seg *s, unsigned type)
