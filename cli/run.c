@@ -50,6 +50,10 @@ static bool on_signal(void *ctx)
         return true;
     if (si.ssi_signo == SIGUSR1) {
         stats_print(r->vm, r->o->stats == STATS_JSON ? STATS_JSON : STATS_TEXT, r->o->stats_file);
+    } else if (si.ssi_signo == SIGTSTP) {
+        host_tty_stop();
+    } else if (si.ssi_signo == SIGCONT) {
+        host_tty_continue();
     } else {
         r->end_signal = (int)si.ssi_signo;
         vm_request_end(r->vm, VM_END_QUIT, 0);
@@ -76,6 +80,8 @@ static int open_signals(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGTSTP);
+    sigaddset(&set, SIGCONT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC);
 }

@@ -39,6 +39,8 @@ struct host_thread *host_thread_start(const char *name, void (*fn)(void *), void
     sigaddset(&block, SIGTERM);
     sigaddset(&block, SIGHUP);
     sigaddset(&block, SIGUSR1);
+    sigaddset(&block, SIGTSTP);
+    sigaddset(&block, SIGCONT);
     sigaddset(&block, SIGWINCH);
     pthread_sigmask(SIG_BLOCK, &block, &old);
     int e = pthread_create(&t->t, NULL, thread_main, t);

@@ -11,7 +11,8 @@
 
 /* One process has one controlling terminal; this is its state, not a VM's. */
 static struct termios tty_saved;
-static _Atomic int tty_fd = -1;
+static _Atomic int tty_fd = -1;     /* raw now */
+static _Atomic int tty_wanted = -1; /* to be raw while we are in the foreground */
 static pthread_once_t tty_once = PTHREAD_ONCE_INIT;
 
 void host_tty_restore(void)
@@ -40,22 +41,51 @@ static void tty_install(void)
     }
 }
 
-int host_tty_raw(int fd)
+static struct termios raw_of(const struct termios *t)
 {
-    struct termios t;
-    if (!isatty(fd))
-        return -ENOTTY;
+    struct termios raw = *t;
+    cfmakeraw(&raw);
+    raw.c_oflag |= OPOST; /* keep newline translation for our own lines */
+    return raw;
+}
+
+static int make_raw(int fd)
+{
+    struct termios now, raw;
     /* A background job must not touch the terminal (it would be stopped). */
     if (tcgetpgrp(fd) != getpgrp())
         return -EPERM;
-    if (tcgetattr(fd, &t) != 0)
+    if (tcgetattr(fd, &now) != 0)
         return -errno;
-    tty_saved = t;
-    cfmakeraw(&t);
-    t.c_oflag |= OPOST; /* keep newline translation for our own lines */
-    pthread_once(&tty_once, tty_install);
-    if (tcsetattr(fd, TCSANOW, &t) != 0)
+    /* Stopped by SIGSTOP and continued, we may find our own modes or those of whoever had the terminal meanwhile. */
+    raw = raw_of(&tty_saved);
+    if (atomic_load(&tty_fd) < 0 || now.c_lflag != raw.c_lflag || now.c_iflag != raw.c_iflag || now.c_oflag != raw.c_oflag)
+        tty_saved = now;
+    raw = raw_of(&tty_saved);
+    if (tcsetattr(fd, TCSANOW, &raw) != 0)
         return -errno;
     atomic_store(&tty_fd, fd);
     return 0;
+}
+
+int host_tty_raw(int fd)
+{
+    if (!isatty(fd))
+        return -ENOTTY;
+    pthread_once(&tty_once, tty_install);
+    atomic_store(&tty_wanted, fd);
+    return make_raw(fd);
+}
+
+void host_tty_stop(void)
+{
+    host_tty_restore();
+    raise(SIGSTOP);
+}
+
+void host_tty_continue(void)
+{
+    int fd = atomic_load(&tty_wanted);
+    if (fd >= 0)
+        make_raw(fd);
 }

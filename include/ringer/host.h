@@ -101,6 +101,10 @@ void host_signal_free(int fd);
 /* Put the terminal on fd into raw mode if it is one; restored by host_tty_restore, at exit and on fatal signals. */
 int host_tty_raw(int fd);
 void host_tty_restore(void);
+/* Job control, for whoever takes SIGTSTP and SIGCONT: give the terminal back and stop the process; raw again, once the process is in the
+ * foreground. Event loop's thread only. */
+void host_tty_stop(void);
+void host_tty_continue(void);
 
 /* Host CPU's TSC frequency in kHz (measured if the host does not say). */
 uint64_t host_tsc_khz(void);

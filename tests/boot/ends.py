@@ -104,7 +104,7 @@ def terminal():
                 seen += os.read(master, 65536)
             if not acted and len(seen) > 2000:
                 check(f"{what}: raw mode", not termios.tcgetattr(slave)[3] & (termios.ECHO | termios.ICANON))
-                act(master, p)
+                act(master, slave, p, before)
                 acted = True
         st = status_of(p, 1, what)
         check(what, st == want, (st, seen[-300:]))
@@ -114,12 +114,34 @@ def terminal():
         os.close(slave)
         return seen
 
-    run("Ctrl-A x", lambda m, p: os.write(m, b"\x01x"), "console=ttyS0", 0)
-    seen = run("Ctrl-A h, Ctrl-A x", lambda m, p: os.write(m, b"\x01h\x01x"), "console=ttyS0", 0)
+    run("Ctrl-A x", lambda m, s, p, b: os.write(m, b"\x01x"), "console=ttyS0", 0)
+    seen = run("Ctrl-A h, Ctrl-A x", lambda m, s, p, b: os.write(m, b"\x01h\x01x"), "console=ttyS0", 0)
     check("help", b"this help" in seen, seen[-300:])
-    run("SIGTERM on a terminal", lambda m, p: p.send_signal(signal.SIGTERM), "console=ttyS0", 143)
-    run("SIGQUIT on a terminal", lambda m, p: p.send_signal(signal.SIGQUIT), "console=ttyS0", -signal.SIGQUIT)
-    run("power-off on a terminal", lambda m, p: None, "console=ttyS0 ringer.script=true", 0)
+    run("SIGTERM on a terminal", lambda m, s, p, b: p.send_signal(signal.SIGTERM), "console=ttyS0", 143)
+    run("SIGQUIT on a terminal", lambda m, s, p, b: p.send_signal(signal.SIGQUIT), "console=ttyS0", -signal.SIGQUIT)
+
+    # Job control: the terminal is the user's while the job is stopped, raw again behind it. SIGSTOP cannot be seen coming.
+    def stop_and_go(sig):
+        def act(m, tty, p, before):
+            p.send_signal(sig)
+            end = time.time() + 10
+            while b"State:\tT" not in open(f"/proc/{p.pid}/status", "rb").read() and time.time() < end:
+                time.sleep(0.05)
+            if sig == signal.SIGTSTP:
+                check("stopped: the terminal's modes", termios.tcgetattr(tty)[3] & termios.ICANON)
+            else:  # as a shell would
+                termios.tcsetattr(tty, termios.TCSANOW, before)
+            p.send_signal(signal.SIGCONT)
+            end = time.time() + 10
+            while termios.tcgetattr(tty)[3] & termios.ICANON and time.time() < end:
+                time.sleep(0.05)
+            check("continued: raw mode", not termios.tcgetattr(tty)[3] & termios.ICANON)
+            os.write(m, b"\x01x")
+        return act
+
+    run("SIGTSTP", stop_and_go(signal.SIGTSTP), "console=ttyS0", 0)
+    run("SIGSTOP", stop_and_go(signal.SIGSTOP), "console=ttyS0", 0)
+    run("power-off on a terminal", lambda m, s, p, b: None, "console=ttyS0 ringer.script=true", 0)
 
 
 for part in (signals, blocked_output, closed, terminal):
