@@ -34,8 +34,7 @@
 #define HPET 0xfed00000ull
 #define LAPIC 0xfee00000ull
 #define TESTDEV_MEM 0xff000000ull
-#define PCI_MEM64 0x1000000000ull /* 64 GiB */
-#define PCI_MEM64_SIZE 0x1000000000ull
+#define PCI_MEM64_SIZE 0x1000000000ull /* 64 GiB, at a multiple of that behind RAM */
 #define PHYS_BITS 40
 
 /* Ports */
@@ -263,6 +262,28 @@ static void on_ferr(struct vcpu *v)
 
 /* --- the machine, piece by piece --- */
 
+static uint64_t pci_mem64(const struct vm *vm)
+{
+    const struct gpa_range *top = &vm->ram_map->r[vm->ram_map->n - 1];
+    return (top->start + top->size + PCI_MEM64_SIZE - 1) & ~(PCI_MEM64_SIZE - 1);
+}
+
+/* The user chose its place, so it comes last and takes nobody's. */
+static int make_debug_exit(struct pc *pc, char *err, size_t cap)
+{
+    unsigned port = pc->cfg.debug_exit_port;
+    for (unsigned i = 0; port && i < 4; i++) {
+        const struct gpa_range *r = gpa_find(pc->vm->pio, port + i);
+        if (r) {
+            snprintf(err, cap, "--isa-debug-exit: port %#x belongs to %s", port + i, r->name);
+            return -1;
+        }
+    }
+    if (port)
+        add_port(pc, (uint16_t)port, 4, own(pc, isa_debug_exit_new(on_debug_exit, pc)), 0);
+    return 0;
+}
+
 static void make_legacy(struct pc *pc)
 {
     const struct dev_env *env = &pc->env;
@@ -306,8 +327,6 @@ static void make_legacy(struct pc *pc)
     if (pc->cfg.debugcon.write)
         add_port(pc, 0xe9, 1, own(pc, debugcon_new(pc->cfg.debugcon)), 0);
     add_port(pc, PORT_PVPANIC, 1, own(pc, pvpanic_new(on_panic, pc)), 0);
-    if (pc->cfg.debug_exit_port)
-        add_port(pc, pc->cfg.debug_exit_port, 4, own(pc, isa_debug_exit_new(on_debug_exit, pc)), 0);
     if (pc->cfg.fw_signature)
         add_port(pc, PORT_FW_CFG, 2, own(pc, fw_signature_new()), 0);
     if (pc->cfg.pc_testdev) {
@@ -367,7 +386,7 @@ static void make_pci(struct pc *pc)
 {
     struct dev *cf9 = own(pc, reset_cf9_new(on_reset, pc));
     struct pci_bus_config bc = {
-        .mem = {{PCI_MEM32, PCI_MEM32_SIZE}, {PCI_MEM64, PCI_MEM64_SIZE}},
+        .mem = {{PCI_MEM32, PCI_MEM32_SIZE}, {pci_mem64(pc->vm), PCI_MEM64_SIZE}},
         .io = {PORT_PCI_IO, PORT_PCI_IO_SIZE},
         .map_changed = on_map_changed,
         .map_ctx = pc,
@@ -423,7 +442,7 @@ static void make_tables(struct pc *pc)
         .pci_bus_end = 0,
         .mmio32_base = PCI_MEM32,
         .mmio32_size = PCI_MEM32_SIZE,
-        .mmio64_base = PCI_MEM64,
+        .mmio64_base = pci_mem64(pc->vm),
         .mmio64_size = PCI_MEM64_SIZE,
         .intx_gsi = {GSI_INTX, GSI_INTX + 1, GSI_INTX + 2, GSI_INTX + 3},
         .hpet_addr = pc->cfg.hpet ? HPET : 0,
@@ -528,6 +547,10 @@ struct pc *pc_new(struct vm *vm, const struct pc_config *cfg, bool *usage, char 
         make_hypercalls(pc);
     if (!pc->error)
         make_pci(pc);
+    *usage = true;
+    if (!pc->error && make_debug_exit(pc, err, cap) != 0)
+        goto fail;
+    *usage = false;
     if (pc->error) {
         snprintf(err, cap, "%s", pc->error);
         goto fail;

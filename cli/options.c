@@ -187,6 +187,9 @@ static int parse_disk(struct run_options *o, char *arg)
     return 0;
 }
 
+/* With the 64-bit PCI window behind it, within the processor's 40 address bits (board/pc.c). */
+#define MAX_MEMORY (512ull << 30)
+
 static int parse_trace_what(struct run_options *o, char *arg)
 {
     static const char *const names[] = {"exits", "exceptions", "insns", "io", NULL};
@@ -198,6 +201,10 @@ static int parse_trace_what(struct run_options *o, char *arg)
             return -1;
         }
         o->trace_what |= 1u << i;
+    }
+    if (!o->trace_what) {
+        cli_error("--trace-what: nothing named (exits, exceptions, io, insns)");
+        return -1;
     }
     return 0;
 }
@@ -245,8 +252,8 @@ static int set_option(struct run_options *o, int opt, char *arg)
         return 0;
     case O_LOAD: return parse_load(o, arg);
     case O_MEMORY:
-        if (!cli_parse_size(arg, &n) || n < (1u << 20) || n > (1ull << 40) || n % 4096) {
-            cli_error("--memory: '%s' is no size between 1M and 1T (whole pages)", arg);
+        if (!cli_parse_size(arg, &n) || n < (1u << 20) || n > MAX_MEMORY || n % 4096) {
+            cli_error("--memory: '%s' is no size between 1M and 512G (whole pages)", arg);
             return -1;
         }
         o->memory = n;
@@ -316,6 +323,7 @@ static int set_option(struct run_options *o, int opt, char *arg)
     case O_REPORT_SENSITIVE: o->engine_cfg.report_sensitive = true; return 0;
     case O_REPORT: o->report = arg; return 0;
     case O_SYMBOLS: o->symbols = arg; return 0;
+    case 'h':
     case O_HELP: cli_usage(); return 1;
     default: return -1;
     }
@@ -349,7 +357,7 @@ static int parse(int argc, char **argv, struct run_options *o, struct compare_op
     opterr = 0;
     optind = 1;
     for (;;) {
-        int at = optind, c = getopt_long(argc, argv, "+:", run_opts, NULL);
+        int at = optind, c = getopt_long(argc, argv, "+:h", run_opts, NULL);
         if (c == -1)
             break;
         if (c == '?' || c == ':') {

@@ -37,6 +37,8 @@ refused elf run --kernel "$tmp/elf"
 refused nonesuch run --kernel $k --initrd nonesuch
 refused memory run --kernel $k --memory 12x
 refused memory run --kernel $k --memory 0
+refused memory run --kernel $k --memory 513G
+refused 'belongs to serial' run --kernel $k --isa-debug-exit=0x3f5
 refused cpus run --kernel $k --cpus 0
 refused cpus run --kernel $k --cpus 1000
 refused engine run --kernel $k --engine steam
@@ -47,6 +49,7 @@ refused console run --kernel $k --console teletype
 refused stats run --kernel $k --stats=xml
 refused trace run --kernel $k --trace "$tmp/no/such/dir"
 refused trace-what run --kernel $k --trace-what everything
+refused trace-what run --kernel $k --trace-what ,
 refused load run --kernel $k --load banana
 refused debugcon run --kernel $k --debugcon "$tmp/no/such/dir"
 refused memory run --kernel $k --memory 1M
