@@ -10,9 +10,12 @@
 #define OFFS 0xfffull
 #define MASK_PAGE (~OFFS)
 
+/* Neighbours share a line. */
 static unsigned block_slot(uint64_t gpa, uint8_t key)
 {
-    return (unsigned)((gpa * 0x9e3779b97f4a7c15ull + key * 0x632be5abull) >> (64 - TR_HASH_BITS));
+    const uint64_t line = ((gpa >> 5) ^ (uint64_t)key << 52) * 0x9e3779b97f4a7c15ull >> (66 - TR_HASH_BITS);
+
+    return (unsigned)line << 2 | (gpa >> 3 & 3);
 }
 static unsigned page_slot(uint64_t gpa) { return (unsigned)((gpa >> 12) * 0x9e3779b97f4a7c15ull >> (64 - TR_PAGE_BITS)); }
 
@@ -129,7 +132,8 @@ int tr_cache_init(struct translate *x)
     void *rw, *rx;
 
     x->arena = aligned_alloc(64, TR_ARENA_SIZE);
-    if (!x->arena || host_exec_alloc(TR_CODE_SIZE, &rw, &rx))
+    x->hash = calloc(1u << TR_HASH_BITS, sizeof(*x->hash));
+    if (!x->arena || !x->hash || host_exec_alloc(TR_CODE_SIZE, &rw, &rx))
         return -1;
     x->rw = rw;
     x->rx = rx;
@@ -150,13 +154,15 @@ void tr_cache_fini(struct translate *x)
 {
     host_exec_free(x->rw, x->rx, TR_CODE_SIZE);
     free(x->arena);
+    free(x->hash);
 }
 
 void tr_flush(void *ctx)
 {
     struct translate *x = ctx;
 
-    memset(x->hash, 0, sizeof(x->hash));
+    memset(x->hash, 0, sizeof(*x->hash) << TR_HASH_BITS);
+    x->nhash = 0;
     memset(x->pages, 0, sizeof(x->pages));
     tr_forget_jumps(x);
     x->used = x->base;
@@ -194,6 +200,53 @@ static struct tr_page *get_page(struct translate *x, uint64_t page)
     return p;
 }
 
+/* --- the hash -------------------------------------------------------------------------- */
+
+static struct tr_block *block_of_slot(const struct translate *x, const struct tr_slot *h)
+{
+    return (void *)(x->arena + (size_t)(h->block & ~TR_SLOT_CROSSES) * 8);
+}
+
+static struct tr_slot *after(const struct translate *x, struct tr_slot *h) { return x->hash + ((h - x->hash + 1) & ((1 << TR_HASH_BITS) - 1)); }
+
+/* The slot of b or of a dead one like it, else an empty one. */
+static struct tr_slot *slot_for(const struct translate *x, const struct tr_block *b)
+{
+    const uint64_t tag = TR_SLOT_TAG(b->gpa, b->key);
+    struct tr_slot *h = &x->hash[block_slot(b->gpa, b->key)];
+
+    while (h->tag && (h->tag != tag || block_of_slot(x, h)->gpa2 != b->gpa2))
+        h = after(x, h);
+    return h;
+}
+
+static void put(struct translate *x, struct tr_slot *h, const struct tr_block *b)
+{
+    x->nhash += !h->tag;
+    h->tag = TR_SLOT_TAG(b->gpa, b->key);
+    h->block = (uint32_t)(((const uint8_t *)b - x->arena) / 8) | (b->gpa2 != NO_PAGE ? TR_SLOT_CROSSES : 0);
+    h->code = (uint32_t)(b->code - x->rw);
+}
+
+/* Forget dead blocks. False: there are too many live ones. */
+static bool rehash(struct translate *x)
+{
+    struct tr_slot *old = x->hash, *fresh = calloc(1u << TR_HASH_BITS, sizeof(*fresh));
+
+    if (!fresh)
+        return false;
+    x->hash = fresh;
+    x->nhash = 0;
+    for (unsigned i = 0; i < 1u << TR_HASH_BITS; i++)
+        if (old[i].code) {
+            const struct tr_block *b = block_of_slot(x, &old[i]);
+
+            put(x, slot_for(x, b), b);
+        }
+    free(old);
+    return x->nhash < TR_HASH_MAX / 8 * 7;
+}
+
 /* --- invalidation ------------------------------------------------------------------ */
 
 static void forward(const uint8_t *to, uint8_t *code)
@@ -206,6 +259,7 @@ static void forward(const uint8_t *to, uint8_t *code)
 static void drop(struct translate *x, struct tr_block *b)
 {
     b->dead = true;
+    slot_for(x, b)->code = 0;
     forward(b->leave, b->code);
     x->st.killed++;
 }
@@ -250,20 +304,12 @@ void tr_inval(void *ctx, uint64_t gpa, uint32_t len)
 
 static void enter(struct translate *x, struct tr_block *b)
 {
-    struct tr_block **head = &x->hash[block_slot(b->gpa, b->key)];
+    struct tr_slot *h = slot_for(x, b);
     struct tr_page *p;
 
-    for (struct tr_block **l = head, *o; (o = *l);) {
-        if (!o->dead) {
-            l = &o->hnext;
-            continue;
-        }
-        if (o->gpa == b->gpa && o->key == b->key && o->gpa2 == b->gpa2)
-            forward(b->code, o->code);
-        *l = o->hnext;
-    }
-    b->hnext = *head;
-    *head = b;
+    if (h->tag)
+        forward(b->code, block_of_slot(x, h)->code);
+    put(x, h, b);
     p = get_page(x, b->gpa & MASK_PAGE);
     b->pnext[0] = p->blocks;
     p->blocks = b;
@@ -299,7 +345,7 @@ static struct tr_block *build(struct translate *x, struct source *s, uint64_t li
             break;
         n += k;
     }
-    if (x->taken + worst > TR_ARENA_SIZE || x->used + TR_BLOCK_CODE > TR_CODE_SIZE)
+    if (x->taken + worst > TR_ARENA_SIZE || x->used + TR_BLOCK_CODE > TR_CODE_SIZE || (x->nhash >= TR_HASH_MAX && !rehash(x)))
         tr_flush(x);
     struct tr_block *b = tr_take(x, sizeof(*b));
 
@@ -324,12 +370,33 @@ static bool hot(struct translate *x, uint64_t page)
     return true;
 }
 
-struct tr_block *tr_lookup(struct translate *x)
+/* The slot of the block with the bytes at s. NULL: none. Looks up s->gpa2 if it has to, *fault if it cannot. */
+static const struct tr_slot *find(struct translate *x, struct source *s, uint64_t lin, bool *fault)
+{
+    const uint64_t tag = TR_SLOT_TAG(s->gpa, x->key);
+
+    for (struct tr_slot *h = &x->hash[block_slot(s->gpa, x->key)]; h->tag; h = after(x, h)) {
+        if (h->tag != tag || !h->code)
+            continue;
+        if (LIKELY(!(h->block & TR_SLOT_CROSSES)))
+            return h;
+        if (s->gpa2 == NO_PAGE && (x86_fetch_page(&x->v->cpu, (lin | OFFS) + 1, &s->host2, &s->gpa2) || !s->host2)) {
+            *fault = true;
+            return NULL;
+        }
+        if (block_of_slot(x, h)->gpa2 == s->gpa2)
+            return h;
+    }
+    return NULL;
+}
+
+const uint8_t *tr_lookup(struct translate *x, uint64_t *gpa)
 {
     struct x86_cpu *c = &x->v->cpu;
     const uint64_t lin = c->rip;
     struct source s = {.gpa2 = NO_PAGE};
-    struct tr_block *b;
+    bool crosses, fault = false;
+    const uint8_t *code;
 
     x->it->again = false;
     if (!x86_canonical(lin) || x86_fetch_page(c, lin, &s.host, &s.gpa) || !s.host)
@@ -337,32 +404,32 @@ struct tr_block *tr_lookup(struct translate *x)
     s.host += lin & OFFS;
     s.gpa |= lin & OFFS;
     s.room = 0x1000 - (unsigned)(lin & OFFS);
-    for (b = x->hash[block_slot(s.gpa, x->key)]; b; b = b->hnext) {
-        if (b->gpa != s.gpa || b->key != x->key || b->dead)
-            continue;
-        if (b->gpa2 != NO_PAGE) {
-            if (s.gpa2 == NO_PAGE && (x86_fetch_page(c, (lin | OFFS) + 1, &s.host2, &s.gpa2) || !s.host2))
-                return NULL;
-            if (s.gpa2 != b->gpa2)
-                continue;
-        }
-        break;
-    }
-    if (!b) {
+    *gpa = s.gpa;
+
+    const struct tr_slot *h = find(x, &s, lin, &fault);
+
+    if (LIKELY(h != NULL)) {
+        crosses = h->block & TR_SLOT_CROSSES;
+        code = x->rx + h->code;
+    } else {
         s.gpa2 = NO_PAGE;
-        if (hot(x, s.gpa & MASK_PAGE))
+        if (fault || hot(x, s.gpa & MASK_PAGE))
             return NULL;
-        b = build(x, &s, lin);
+
+        const struct tr_block *b = build(x, &s, lin);
+
         if (!b)
             return NULL;
+        crosses = b->gpa2 != NO_PAGE;
+        code = b->code + (x->rx - x->rw);
     }
     const unsigned ctx = x->key & TR_CTX;
     const unsigned slot = tr_jump_slot(lin), i = lin >> 12 & (X86_ITLB_SIZE - 1);
     const uint64_t *global = c->mmu.iglobal[c->cpl == 3];
 
-    if (b->gpa2 != NO_PAGE || !(global[i / 64] >> (i % 64) & 1))
+    if (crosses || !(global[i / 64] >> (i % 64) & 1))
         tr_log(&x->jump_log[ctx], slot);
     x->jump_pages[page_hash(lin) / 64] |= 1ull << (page_hash(lin) % 64);
-    x->room->jump[ctx][slot] = (struct tr_jump){.nlin = 0 - lin, .page = lin & MASK_PAGE, .code = b->code + (x->rx - x->rw)};
-    return b;
+    x->room->jump[ctx][slot] = (struct tr_jump){.nlin = 0 - lin, .page = lin & MASK_PAGE, .code = code};
+    return code;
 }

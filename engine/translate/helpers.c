@@ -179,16 +179,17 @@ uintptr_t xl_chain(struct vcpu *v, struct tr_site *s)
     if (vcpu_requests(v))
         return XL_LEAVE;
 
-    const struct tr_block *b = tr_lookup(x);
+    uint64_t gpa;
+    const uint8_t *code = tr_lookup(x, &gpa);
 
-    if (!b) {
+    if (!code) {
         x->turn = !x->it->again;
         return XL_LEAVE;
     }
-    if (flushed == x->st.flushed && !s->block->dead && ((s->block->gpa ^ b->gpa) & ~0xfffull) == 0)
-        e_patch(s->link, b->code);
+    if (flushed == x->st.flushed && !s->block->dead && ((s->block->gpa ^ gpa) & ~0xfffull) == 0)
+        e_patch(s->link, code - (x->rx - x->rw));
     c->rip &= ~0xfffull;
-    return (uintptr_t)b->code + (uintptr_t)(x->rx - x->rw);
+    return (uintptr_t)code;
 }
 
 /* --- the interrupt flag, as the interpreter does it (engine/interp/h_sys.c) ----------------- */

@@ -23,14 +23,15 @@ bool tr_can_run(const struct vcpu *v) { return v->cpu.mode == X86_MODE_64 && !in
 /* The block at cpu->rip, surely alive. */
 static uintptr_t look_up(struct translate *x)
 {
-    const struct tr_block *b = tr_lookup(x);
+    uint64_t gpa;
+    const uint8_t *code = tr_lookup(x, &gpa);
 
-    if (UNLIKELY(!b)) {
+    if (UNLIKELY(!code)) {
         x->turn = !x->it->again;
         return 0;
     }
     x->v->cpu.rip &= ~0xfffull;
-    return (uintptr_t)b->code + (uintptr_t)(x->rx - x->rw);
+    return (uintptr_t)code;
 }
 
 /* May translated code run now? Brings the tables up to date. */

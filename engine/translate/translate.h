@@ -89,7 +89,7 @@ enum {
 };
 
 struct tr_block {
-    struct tr_block *hnext, *pnext[2];
+    struct tr_block *pnext[2];
     uint64_t gpa, gpa2;
     uint16_t bytes;
     uint8_t n, key;
@@ -97,6 +97,15 @@ struct tr_block {
     uint8_t *code; /* writable view */
     uint8_t *leave; /* exit to the dispatcher before the first instruction */
 };
+
+/* Open addressing, four slots a cache line: a block is found without a look at it. */
+struct tr_slot {
+    uint64_t tag;   /* guest-physical address, TR_SLOT, key; 0: empty */
+    uint32_t block; /* offset in the arena, in units of 8; TR_SLOT_* */
+    uint32_t code;  /* offset in the code; 0: dead */
+};
+#define TR_SLOT_TAG(gpa, key) ((gpa) | 1ull << 55 | (uint64_t)(key) << 56)
+#define TR_SLOT_CROSSES (1u << 31) /* into a second page */
 
 /* What a function called by translated code returns: go on behind the call, leave to the dispatcher, or the code to go on at. */
 struct tr_site;
@@ -125,6 +134,7 @@ struct tr_page {
 };
 
 #define TR_HASH_BITS 17
+#define TR_HASH_MAX (7u << (TR_HASH_BITS - 3)) /* slots in use */
 #define TR_PAGE_BITS 10
 
 struct tr_stats {
@@ -156,7 +166,8 @@ struct translate {
     size_t used, base; /* code bytes; the first base are stubs */
     uint8_t *arena;
     size_t taken;
-    struct tr_block *hash[1u << TR_HASH_BITS];
+    struct tr_slot *hash;
+    uint32_t nhash; /* slots in use, also by dead blocks */
     struct tr_page *pages[1u << TR_PAGE_BITS];
     uint32_t hot_steps;
 
@@ -196,8 +207,8 @@ void tr_forget_jumps(struct translate *x);
 /* Bring the room's tables up to date with mmu.version. */
 void tr_sync(struct translate *x);
 void *tr_take(struct translate *x, size_t size);
-/* The block at cpu->rip, or NULL: the interpreter's turn, unless it->again. */
-struct tr_block *tr_lookup(struct translate *x);
+/* The code of the block at cpu->rip, executable view; *gpa is the block's. NULL: the interpreter's turn, unless it->again. */
+const uint8_t *tr_lookup(struct translate *x, uint64_t *gpa);
 
 /* --- run.c --- */
 /* Is the state one that can be translated? The only such rule. */

@@ -39,9 +39,9 @@ static void text(struct im *m, char *out, size_t cap)
     ZydisFormatter f;
     size_t n = 0;
 
-    for (unsigned i = 0; i < 1u << TR_HASH_BITS && !b; i++)
-        for (b = x->hash[i]; b && (b->gpa != IM_CODE || b->dead); b = b->hnext) {
-        }
+    for (unsigned i = 0; i < 1u << TR_HASH_BITS && !b; i++) /* in supervisor mode, alive */
+        if (x->hash[i].code && (x->hash[i].tag & 0xfffffffffffffull) == IM_CODE)
+            b = (const void *)(x->arena + (size_t)(x->hash[i].block & ~TR_SLOT_CROSSES) * 8);
     assert_non_null(b);
     ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
     for (const uint8_t *p = b->code; p < b->leave;) {
