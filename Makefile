@@ -1,5 +1,5 @@
 # Ringer: one non-recursive makefile. `make` builds out/rel and ./ringer;
-# MODE=dbg|asan|ubsan|tsan|cov picks another build, CC=clang the compiler.
+# MODE=dbg|asan|ubsan|tsan|cov picks another build, CC=clang the compiler, STATIC=1 a program without shared libraries.
 MODE ?= rel
 CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
 O := out/$(MODE)
@@ -15,14 +15,17 @@ CFLAGS_tsan := -O1 -g -fsanitize=thread $(if $(findstring clang,$(CC)),,-Wno-tsa
 CFLAGS_cov := -O1 -g --coverage
 CFLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DRINGER_DEBUG=1
 CFLAGS := -std=gnu11 -pthread -fno-strict-aliasing -fno-math-errno $(WARN) $(CFLAGS_$(MODE)) $(EXTRA_CFLAGS)
-LDFLAGS := -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(MODE))) $(if $(STATIC),-static)
-LIBS := -lZydis -lZycore -ljson-c -llzma -lz -lzstd -llz4
+LDFLAGS := -pthread $(filter -fsanitize% --coverage,$(CFLAGS_$(MODE)))
+LIBS_STATIC := -ljson-c -llzma -lz -lzstd -llz4
+LIBS := -lZydis -lZycore $(LIBS_STATIC)
 
 ifeq ($(filter $(MODE),rel dbg asan ubsan tsan cov fuzz),)
 $(error MODE must be one of rel dbg asan ubsan tsan cov fuzz, not '$(MODE)')
 endif
 
-all: $(O)/ringer ringer
+# The static program has a name of its own: both come from the same objects, but for the disassembler (lab/disasm.h).
+PROGRAM := $(O)/ringer$(if $(STATIC),.static)
+all: $(PROGRAM) ringer
 
 # Each directory says what it builds.
 LIB_SRC :=
@@ -40,14 +43,18 @@ $(O)/ringer: $(CLI_OBJ) $(O)/libringer.a
 	@echo "  LD    $@"
 	@$(CC) $(LDFLAGS) -o $@ $(CLI_OBJ) $(O)/libringer.a $(LIBS)
 
+$(O)/ringer.static: $(CLI_OBJ) $(O)/lab/static/disasm.o $(O)/libringer.a
+	@echo "  LD    $@"
+	@$(CC) $(LDFLAGS) -static -o $@ $^ $(LIBS_STATIC)
+
 $(O)/%.o: %.c | deps
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	@$(CC) $(CPPFLAGS) $(CFLAGS) $(CFLAGS_$(subst /,_,$(basename $<))) -MMD -MP -c -o $@ $<
 
 ifeq ($(MODE),rel)
-ringer: $(O)/ringer
-	@ln -sfn $(O)/ringer ringer
+ringer: $(PROGRAM)
+	@ln -sfn $(PROGRAM) ringer
 else
 ringer:
 endif
@@ -76,4 +83,4 @@ clean:
 
 .PHONY: all deps clean ringer
 .DELETE_ON_ERROR:
--include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_DEPS)
+-include $(O)/lab/static/disasm.d $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TEST_DEPS)

@@ -1,5 +1,4 @@
 /* A text trace of what a machine does: exits, exceptions and interrupts, device accesses, instructions with disassembly. */
-#include <Zydis/Zydis.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -7,12 +6,12 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "lab/disasm.h"
 
 struct text_trace {
     struct vm_trace t; /* first */
     FILE *f;
     struct host_mutex *lock;
-    ZydisFormatter fmt;
 };
 
 static const char *const exit_names[] = {
@@ -38,23 +37,15 @@ static unsigned peek_code(struct vcpu *v, uint8_t *buf)
 
 static void on_insn(struct vm_trace *t, struct vcpu *v)
 {
-    static const ZydisMachineMode modes[] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
-    static const ZydisStackWidth widths[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32, ZYDIS_STACK_WIDTH_64};
     struct text_trace *tt = (struct text_trace *)t;
     const struct x86_cpu *c = &v->cpu;
     uint8_t code[X86_MAX_INSN];
     char text[160] = "(not mapped)", hex[2 * X86_MAX_INSN + 1] = "";
-    unsigned n = peek_code(v, code), mode = c->mode <= X86_MODE_64 ? c->mode : X86_MODE_64;
-    ZydisDecoder dec;
-    ZydisDecodedInstruction in;
-    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-    ZydisDecoderInit(&dec, modes[mode], widths[mode]);
-    if (n && ZYAN_SUCCESS(ZydisDecoderDecodeFull(&dec, code, n, &in, ops))) {
-        ZydisFormatterFormatInstruction(&tt->fmt, &in, ops, in.operand_count_visible, text, sizeof(text), c->rip, ZYAN_NULL);
-        n = in.length;
-    } else if (n) {
+    unsigned n = peek_code(v, code), len = n ? disasm_text(c->mode, code, n, c->rip, text, sizeof(text)) : 0;
+    if (len)
+        n = len;
+    else if (n)
         strcpy(text, "(bad)");
-    }
     for (unsigned i = 0; i < n; i++)
         snprintf(hex + 2 * i, 3, "%02x", code[i]);
     host_lock(tt->lock);
@@ -114,7 +105,6 @@ struct vm_trace *trace_open(const char *path, unsigned what, char *err, size_t c
         return NULL;
     }
     setvbuf(t->f, NULL, _IOFBF, 1 << 16);
-    ZydisFormatterInit(&t->fmt, ZYDIS_FORMATTER_STYLE_INTEL);
     t->t = (struct vm_trace){
         .insns = what & TRACE_INSNS,
         .insn = what & TRACE_INSNS ? on_insn : NULL,

@@ -1,10 +1,10 @@
 /* Finding and counting instructions; see classify.h. */
-#include <Zydis/Zydis.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "lab/classify.h"
+#include "lab/disasm.h"
 
 /* A byte's entry in the map of an executable section: how it was found, and whether an instruction begins there. */
 enum { MAP_NONE = 0, MAP_MEANS = 0x0f, MAP_PADDING = 0x10, MAP_START = 0x80 };
@@ -16,21 +16,12 @@ struct finder {
     size_t ntodo, todo_cap;
     uint64_t overlaps;
     bool failed;
-    ZydisDecoder zydis;
 };
 
 enum kind { KIND_BAD, KIND_TABLE, KIND_UNKNOWN }; /* not code; in the table; code that the table has not */
 
-static void zydis_init(ZydisDecoder *z, uint8_t mode)
-{
-    static const ZydisMachineMode modes[] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32,
-                                             ZYDIS_MACHINE_MODE_LONG_64};
-    static const ZydisStackWidth widths[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32, ZYDIS_STACK_WIDTH_64};
-    ZydisDecoderInit(z, modes[mode], widths[mode]);
-}
-
 /* The decoder of the machine decides. What it refuses because no CPU of ours presents it (VMLAUNCH, UD2) is classified
- * by its row; what is not in the table at all is code only if Zydis says so. */
+ * by its row; what is not in the table at all is code only if the disassembler says so. */
 static enum kind decode(const struct finder *f, const uint8_t *p, uint64_t avail, struct x86_insn *in)
 {
     unsigned n = avail < X86_MAX_INSN ? (unsigned)avail : X86_MAX_INSN;
@@ -39,13 +30,13 @@ static enum kind decode(const struct finder *f, const uint8_t *p, uint64_t avail
         return KIND_TABLE;
     if (r == X86_DEC_UD && in->op != X86_OP_INVALID && x86_isa[in->row].feature == X86_FEAT_NEVER && in->len <= n)
         return KIND_TABLE;
-    ZydisDecodedInstruction z;
-    if (r != X86_DEC_UD || !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&f->zydis, NULL, p, n, &z)))
+    unsigned len = r == X86_DEC_UD ? disasm_length(f->im->mode, p, n) : 0;
+    if (!len)
         return KIND_BAD;
     /* Where the two differ on what is legal in this mode, ours stands: then these bytes are data. */
     if (in->op != X86_OP_INVALID)
         return KIND_BAD;
-    in->len = z.length;
+    in->len = (uint8_t)len;
     return KIND_UNKNOWN;
 }
 
@@ -305,7 +296,6 @@ int lab_classify(const struct lab_image *im, bool sweep_all, struct lab_classifi
     struct finder f = {.im = im, .map = calloc(im->nsec + 1u, sizeof(*f.map))};
     memset(out, 0, sizeof(*out));
     out->n.op_count = calloc(X86_NOP_COUNT, sizeof(*out->n.op_count));
-    zydis_init(&f.zydis, im->mode);
     int r = f.map && out->n.op_count ? find(&f, sweep_all) : -1;
     for (unsigned i = 0; !r && i < im->nsec; i++)
         if (im->sec[i].exec)
@@ -348,16 +338,7 @@ const struct lab_seed *lab_function_at(const struct lab_image *im, uint64_t addr
 void lab_disassemble(const struct lab_image *im, uint64_t addr, char *buf, size_t cap)
 {
     const struct lab_section *s = lab_section_at(im, addr);
-    ZydisDecoder z;
-    ZydisFormatter fmt;
-    ZydisDecodedInstruction in;
-    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-    snprintf(buf, cap, "?");
-    if (!s)
-        return;
-    uint64_t n = s->size - (addr - s->addr);
-    zydis_init(&z, im->mode);
-    ZydisFormatterInit(&fmt, ZYDIS_FORMATTER_STYLE_INTEL);
-    if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&z, s->data + (addr - s->addr), n < 15 ? n : 15, &in, ops)))
-        ZydisFormatterFormatInstruction(&fmt, &in, ops, in.operand_count_visible, buf, cap, addr, ZYAN_NULL);
+    uint64_t n = s ? s->size - (addr - s->addr) : 0;
+    if (!s || !disasm_text(im->mode, s->data + (addr - s->addr), n < X86_MAX_INSN ? n : X86_MAX_INSN, addr, buf, cap))
+        snprintf(buf, cap, "?");
 }

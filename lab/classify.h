@@ -20,7 +20,7 @@ struct lab_site {
 struct lab_counts {
     uint64_t exec_bytes, means_bytes[MEANS_COUNT], padding, uncovered;
     uint64_t insns, innocuous, privileged, control, behaviour, sensitive, offending, robin_irvine;
-    uint64_t unknown;   /* instructions the table has not, known to Zydis (AVX-512 and the like) */
+    uint64_t unknown;   /* instructions the table has not, known to the disassembler (AVX-512 and the like) */
     uint64_t overlaps;  /* paths given up because they lead into the middle of an instruction */
     uint64_t *op_count; /* sensitive but unprivileged, by enum x86_op */
 };
@@ -36,7 +36,7 @@ int lab_classify(const struct lab_image *im, bool sweep_all, struct lab_classifi
 void lab_classified_free(struct lab_classified *c);
 /* The function that holds addr: its seed and the offset, or NULL. */
 const struct lab_seed *lab_function_at(const struct lab_image *im, uint64_t addr, uint64_t *off);
-/* Disassembly by Zydis. */
+/* Its text, "?" if there is none. */
 void lab_disassemble(const struct lab_image *im, uint64_t addr, char *buf, size_t cap);
 
 #endif

@@ -9,6 +9,7 @@
 #include "boot/loader.h"
 #include "cli/cli.h"
 #include "lab/classify_out.h"
+#include "lab/disasm.h"
 #include "ringer/host.h"
 
 #define MAX_FILE (1ull << 30)
@@ -142,6 +143,10 @@ int cli_classify(int argc, char **argv)
     int status = STATUS_OK, r = parse(argc, argv, &q);
     if (r)
         return r < 0 ? STATUS_USAGE : STATUS_OK;
+    if (!disasm_complete) { /* what the table has not would be counted as data */
+        cli_error("classify: this program is built without a disassembler (STATIC=1)");
+        return STATUS_USAGE;
+    }
     struct json_object *all = q.json ? json_object_new_array() : NULL;
     for (int i = optind; i < argc; i++) {
         if (i > optind && !q.json)
