@@ -292,7 +292,10 @@ void guest_main(uint32_t info, uint32_t magic)
     write_cr0((read_cr0() & ~12ull) | 2);
     cpuid(1, 0, l1);
     x87();
-    ferr();
+    if (under_kvm(KVM_ANY)) /* VT-x runs guests with CR0.NE set, AMD-V's FERR# is not intercepted */
+        skip("IRQ 13", "KVM does not report FERR#");
+    else
+        ferr();
     sse();
     fxsave();
     xsave();
