@@ -46,6 +46,7 @@ struct run_options {
     struct disk_option disk[MAX_DISKS];
     unsigned ndisk;
     const char *engine;
+    unsigned cpu_limit; /* percent of a core; 0: none */
     struct engine_config engine_cfg;
     enum console_kind console;
     enum eof_kind eof;

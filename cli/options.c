@@ -91,6 +91,7 @@ void cli_usage(void)
           "  --engine NAME          auto, or one of `ringer engines` (default auto)\n"
           "  --patch=lazy           engine trap: replace sensitive instructions before they run\n"
           "  --report-sensitive     engine trap: tell what unprivileged sensitive instructions did\n"
+          "  --cpu-limit PERCENT    take no more CPU time than this share of one core, whatever the engine\n"
           "  --irqchip KIND         engine kvm's interrupt controllers: kernel (default), split or user\n"
           "  --stats[=json]         print statistics at the end, and on SIGUSR1\n"
           "  --stats-file FILE      write them to FILE, not to standard error\n"
@@ -112,7 +113,7 @@ void cli_usage(void)
 
 enum {
     O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
-    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_HYPERCALLS, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_REPORT, O_SYMBOLS,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_HYPERCALLS, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_CPU_LIMIT, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_REPORT, O_SYMBOLS,
     O_HELP, O_ALL_ENGINES, O_JSON, O_TIMEOUT,
 };
 
@@ -135,6 +136,7 @@ static const struct option run_opts[] = {
     {"on-tcg", no_argument, NULL, O_ON_TCG},
     {"no-reboot", no_argument, NULL, O_NO_REBOOT},
     {"engine", required_argument, NULL, O_ENGINE},
+    {"cpu-limit", required_argument, NULL, O_CPU_LIMIT},
     {"irqchip", required_argument, NULL, O_IRQCHIP},
     {"kvm-device", required_argument, NULL, O_KVM_DEVICE},
     {"stats", optional_argument, NULL, O_STATS},
@@ -295,6 +297,13 @@ static int set_option(struct run_options *o, int opt, char *arg)
     case O_ON_TCG: o->on_tcg = true; return 0;
     case O_NO_REBOOT: o->no_reboot = true; return 0;
     case O_ENGINE: o->engine = arg; return 0;
+    case O_CPU_LIMIT:
+        if (!parse_number(arg, 100 * VM_MAX_CPUS, &n) || n < 1) {
+            cli_error("--cpu-limit: '%s' is no percentage from 1 to %d", arg, 100 * VM_MAX_CPUS);
+            return -1;
+        }
+        o->cpu_limit = (unsigned)n;
+        return 0;
     case O_IRQCHIP:
         if (!pick(arg, irqchips, &i)) {
             cli_error("--irqchip: '%s' is none of kernel, split, user", arg);

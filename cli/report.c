@@ -305,14 +305,17 @@ static struct json_object *samples(const struct report *r)
 static struct json_object *times(const struct vm *vm, uint64_t wall)
 {
     struct json_object *o = json_object_new_object();
-    uint64_t io = 0, halted = 0, all = wall * vm->ncpu;
+    uint64_t io = 0, halted = 0, parked = 0, all = wall * vm->ncpu;
     for (unsigned i = 0; i < vm->ncpu; i++) {
         io += vm->cpu[i]->io_ns;
         halted += vm->cpu[i]->halted_ns;
+        parked += vm->cpu[i]->parked_ns;
     }
-    json_object_object_add(o, "guest_seconds", json_object_new_double((double)(all > io + halted ? all - io - halted : 0) / 1e9));
+    const uint64_t others = io + halted + parked;
+    json_object_object_add(o, "guest_seconds", json_object_new_double((double)(all > others ? all - others : 0) / 1e9));
     json_object_object_add(o, "device_seconds", json_object_new_double((double)io / 1e9));
     json_object_object_add(o, "halted_seconds", json_object_new_double((double)halted / 1e9));
+    json_object_object_add(o, "parked_seconds", json_object_new_double((double)parked / 1e9));
     return o;
 }
 

@@ -58,19 +58,20 @@ static void machine(FILE *f, struct json_object *d)
 
 static void times(FILE *f, struct json_object *d)
 {
-    static const char *const keys[] = {"guest_seconds", "device_seconds", "halted_seconds"};
-    static const char *const names[] = {"guest execution", "devices", "halted"};
+    static const char *const keys[] = {"guest_seconds", "device_seconds", "halted_seconds", "parked_seconds"};
+    static const char *const names[] = {"guest execution", "devices", "halted", "held up by --cpu-limit"};
     struct json_object *t = json_at(d, "time");
-    struct html_bar b[3];
-    char s[3][32];
-    for (unsigned i = 0; i < 3; i++) {
+    struct html_bar b[4];
+    char s[4][32];
+    const unsigned n = seconds(t, keys[3]) > 0 ? 4 : 3;
+    for (unsigned i = 0; i < n; i++) {
         double v = seconds(t, keys[i]);
         snprintf(s[i], sizeof(s[i]), "%.3f s", v);
         b[i] = (struct html_bar){names[i], v, s[i], i};
     }
     b[2].color = 7;
     fputs("<h2>Time by kind</h2>\n", f);
-    html_split(f, "Time by kind", b, 3);
+    html_split(f, "Time by kind", b, n);
     fputs("<p class=\"dim\">Of all virtual CPUs together, from the machine&rsquo;s creation to its end. Guest execution is the rest: the engine with all it does, "
           "set-up, and time the host gave to others. An engine with interrupt controllers of its own halts inside it.</p>\n",
           f);

@@ -276,6 +276,7 @@ int cli_run(const struct run_options *o)
     r.vm = vm_new(&vc, err, sizeof(err));
     if (!r.vm)
         return fail(&r, STATUS_ERROR, err);
+    r.vm->cpu_limit = o->cpu_limit;
     r.debugcon.ctx = r.vm;
     r.sigfd = open_signals();
     r.loop = host_loop_new();

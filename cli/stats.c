@@ -14,7 +14,7 @@ static const char *const vector_names[32] = {
 };
 
 struct totals {
-    uint64_t insns, pg[8], exceptions[32], interrupts, halted_ns, walks, flushes;
+    uint64_t insns, pg[8], exceptions[32], interrupts, halted_ns, parked_ns, walks, flushes;
 };
 
 /* Counters that all threads add to atomically. */
@@ -31,6 +31,7 @@ __attribute__((no_sanitize("thread"))) static void sum(const struct vm *vm, stru
         const struct vcpu *v = vm->cpu[i];
         t->insns += v->insns;
         t->halted_ns += v->halted_ns;
+        t->parked_ns += v->parked_ns;
         t->walks += v->cpu.mmu.walks;
         t->flushes += v->cpu.mmu.flushes;
         for (int k = 0; k < 8; k++)
@@ -126,6 +127,8 @@ static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wa
     struct dev_count d[MAX_ROWS];
     fprintf(f, "--- ringer statistics, engine %s\n", vm->engine->name);
     fprintf(f, "time          %.3f s wall, %.3f s host CPU, %.3f s halted\n", wall, cpu, (double)t->halted_ns / 1e9);
+    if (vm->cpu_limit)
+        fprintf(f, "limit         %u %% of a core; virtual CPUs held up for %.3f s\n", vm->cpu_limit, (double)t->parked_ns / 1e9);
     /* The processor counts nothing for us. */
     if (!(vm->engine->caps & ENGINE_CAP_HARDWARE))
         print_insns(f, t, wall);
@@ -172,6 +175,7 @@ static struct json_object *make_json(struct vm *vm, const struct totals *t, doub
     json_object_object_add(o, "wall_seconds", json_object_new_double(wall));
     json_object_object_add(o, "host_cpu_seconds", json_object_new_double(cpu));
     json_object_object_add(o, "halted_seconds", json_object_new_double((double)t->halted_ns / 1e9));
+    json_object_object_add(o, "parked_seconds", json_object_new_double((double)t->parked_ns / 1e9));
     add_u64(i, "total", t->insns);
     add_u64(i, "innocuous", t->insns - sensitive_total(t));
     add_u64(i, "privileged", class_count(t, X86_PG_PRIVILEGED));

@@ -264,12 +264,30 @@ void vcpu_leave_guest(struct vcpu *v)
     }
 }
 
+static bool held(const struct vcpu *v)
+{
+    return atomic_load(&v->vm->parked) && !(atomic_load(&v->requests) & VREQ_STOP);
+}
+
+static void wait_parked(struct vcpu *v)
+{
+    uint64_t t0 = host_now();
+    for (;;) {
+        atomic_store(&v->sleeping, true);
+        if (!held(v))
+            break;
+        host_event_wait(v->wake, UINT64_MAX);
+    }
+    atomic_store(&v->sleeping, false);
+    v->parked_ns += host_now() - t0;
+}
+
 void vcpu_enter_guest(struct vcpu *v)
 {
     struct vm *vm = v->vm;
     for (;;) {
         atomic_store(&v->in_guest, true);
-        if (!atomic_load(&vm->excl_wanted))
+        if (!atomic_load(&vm->excl_wanted) && !held(v))
             return;
         atomic_store(&v->in_guest, false);
         host_lock(vm->excl_lock);
@@ -277,6 +295,8 @@ void vcpu_enter_guest(struct vcpu *v)
         while (atomic_load(&vm->excl_wanted))
             host_cond_wait(vm->excl_cond, vm->excl_lock);
         host_unlock(vm->excl_lock);
+        if (held(v))
+            wait_parked(v);
     }
 }
 
@@ -359,7 +379,7 @@ static void split_io(struct vcpu *v, struct x86_io *io)
 void vcpu_io(struct vcpu *v, struct x86_io *io)
 {
     struct vm *vm = v->vm;
-    uint64_t t0 = vm->timed ? host_now() : 0;
+    uint64_t t0 = vm->timed ? host_now() - v->parked_ns : 0; /* not time held up on the way back */
     /* Device work under the exclusive section could wait for a lock whose holder waits for the section. A locked access
      * to a device has no atomicity to lose. */
     bool excl = v->exclusive, outside = !excl && !atomic_load_explicit(&v->in_guest, memory_order_relaxed);
@@ -383,7 +403,7 @@ void vcpu_io(struct vcpu *v, struct x86_io *io)
     else if (outside)
         vcpu_leave_guest(v);
     if (vm->timed)
-        v->io_ns += host_now() - t0;
+        v->io_ns += host_now() - v->parked_ns - t0;
     struct vm_trace *t = vm->trace;
     if (t && t->io)
         t->io(t, v, io, found ? r.name : "unmapped");

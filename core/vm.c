@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "core/limit.h"
 #include "ringer/vm.h"
 #include "x86/cpuid.h"
 #include "x86/mmu.h"
@@ -171,7 +172,14 @@ int vm_start(struct vm *vm, char *err, size_t errcap)
     if (vm_engine_init(vm, err, errcap) != 0)
         return -1;
     clock_resume(vm->clock);
-    return start_threads(vm, err, errcap);
+    if (start_threads(vm, err, errcap) != 0)
+        return -1;
+    if (vm->cpu_limit && !(vm->limit = limit_start(vm, vm->cpu_limit))) {
+        snprintf(err, errcap, "cannot start the thread of the CPU limit");
+        stop_threads(vm);
+        return -1;
+    }
+    return 0;
 }
 
 enum vm_end vm_wait(struct vm *vm)
@@ -198,6 +206,8 @@ enum vm_end vm_wait(struct vm *vm)
             vm_request_end(vm, VM_END_ERROR, 0);
         }
     }
+    limit_stop(vm->limit);
+    vm->limit = NULL;
     clock_pause(vm->clock);
     return (enum vm_end)atomic_load(&vm->end);
 }
@@ -260,6 +270,21 @@ void vm_exclusive_end(struct vm *vm, struct vcpu *self)
     host_unlock(vm->excl_lock);
     if (self)
         vcpu_enter_guest(self);
+}
+
+void vm_park(struct vm *vm, bool on)
+{
+    if (atomic_exchange(&vm->parked, on) == on)
+        return;
+    for (unsigned i = 0; i < vm->ncpu; i++) {
+        struct vcpu *v = vm->cpu[i];
+        if (!v)
+            continue;
+        if (on && atomic_load(&v->in_guest))
+            vcpu_request(v, VREQ_SAFEPOINT);
+        else if (!on && atomic_load(&v->sleeping))
+            host_event_set(v->wake);
+    }
 }
 
 /* --- map changes --- */

@@ -57,7 +57,7 @@ struct vcpu {
     uint64_t exceptions[32];
     uint64_t interrupts[256];
     uint64_t exits[16];
-    uint64_t halted_ns, io_ns;
+    uint64_t halted_ns, io_ns, parked_ns;
 };
 
 /* Below every struct vcpu lies this much zeroed memory of the engine's, so that one base register reaches both (and a stack

@@ -107,6 +107,10 @@ struct vm {
     struct host_cond *excl_cond;
     _Atomic int excl_wanted;
 
+    _Atomic bool parked; /* vm_park */
+    uint32_t cpu_limit;  /* percent of one host core, 0: none; set before vm_start */
+    struct limit *limit; /* core/limit.h */
+
     struct vm_trace *trace; /* NULL: off */
     bool timed;             /* take the time of each device access (vcpu->io_ns); set before vm_start */
     uint64_t unmapped[4]; /* accesses nothing answered: memory read, write, port read, write; relaxed atomics */
@@ -148,6 +152,10 @@ void vm_flush_pages(struct vm *vm, const uint64_t *lin, unsigned n);
 /* Exclusive section: on return every other vCPU is at a safe point and stays there. self: the calling vCPU or NULL. Nests not. */
 void vm_exclusive_begin(struct vm *vm, struct vcpu *self);
 void vm_exclusive_end(struct vm *vm, struct vcpu *self);
+
+/* Keep all vCPUs at safe points, where they take no CPU time, until called with on = false; they can still be stopped. Does
+ * not wait for them. One thread at a time. */
+void vm_park(struct vm *vm, bool on);
 
 /* RAM was written behind the engine's back (device DMA, loader). Cheap when the pages hold no code. */
 void vm_ram_written(struct vm *vm, struct vcpu *writer, uint64_t gpa, uint64_t len);
