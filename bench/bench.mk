@@ -31,13 +31,18 @@ $(B)/initrd.cpio: $(B)/work bench/agent.sh out/root/initrd.cpio
 	@cd $(B)/tree && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet >../extra.cpio
 	@cat out/root/initrd.cpio $(B)/extra.cpio >$@
 
+# For hosts with KVM
+$(B)/msi: bench/msi.c | out/.deps-bench
+	@mkdir -p $(B)
+	@gcc -O2 -Wall -Wextra -Werror -static -o $@ $<
+
 # The same two programs for the bare host, out of the guest's root
 $(B)/host/busybox: $(B)/initrd.cpio
 	@mkdir -p $(B)/host
 	@cd $(B)/host && cpio -i --quiet --to-stdout bin/busybox <../../root/initrd.cpio >busybox && chmod 755 busybox && cp -f ../work work
 	@cd $(B)/host && for a in sh dd cat gzip sha256sum; do ln -sf busybox $$a; done
 
-bench-files: bench-loops-files $(B)/initrd.cpio $(B)/host/busybox
+bench-files: bench-loops-files $(B)/initrd.cpio $(B)/host/busybox $(B)/msi
 # BENCH_ARGS are options of bench.py; the other two have targets of their own.
 bench-work: all bench-files
 	@python3 bench/bench.py $(BENCH_ARGS)
@@ -58,6 +63,11 @@ $(B)/nano.elf: bench/nano.c $(wildcard tests/guest/lib/*) | out/.deps-bench
 	    -Wl,--no-warn-rwx-segments -Wl,-T,tests/guest/lib/link.ld -Itests/guest/lib tests/guest/lib/start64.S \
 	    $(wildcard tests/guest/lib/*.c) $< -o $@.64
 	@objcopy -O elf32-i386 $@.64 $@
+
+# How exactly --cpu-limit holds, how soon a spinning guest stops
+bench-limit: all spin
+	@python3 bench/limit.py $(BENCH_ARGS)
+.PHONY: bench-limit
 
 bench-nano: all $(B)/nano.elf
 	@python3 bench/nano.py $(BENCH_ARGS)

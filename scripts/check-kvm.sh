@@ -2,13 +2,15 @@
 # Run engine kvm's tests on a machine that may have no hardware virtualization:
 # check-kvm.sh RINGER KERNELDIR INITRD GUESTDIR [TEST-PROGRAM...]
 # QEMU's TCG emulates a processor with AMD-V and nested paging; in it runs Debian's kernel with kvm-amd, and on that
-# ringer with its guests (scripts/check-kvm-init.sh). Lines of results come back over the serial port.
+# ringer, statically linked, with its guests (scripts/check-kvm-init.sh). Lines of results come back over the serial port.
 # CHECK_KVM_FULL=1: more boots. CHECK_KVM_WHAT=PREFIX: only the tests whose names begin so. CHECK_KVM_LIMIT: seconds.
+# CHECK_KVM_BENCH=OPTIONS: bench/bench.py with these options instead of the tests, QEMU-KVM beside engine kvm.
 # Exit status 77: skipped, the last line says why.
 set -eu
 ringer=$1 kernel=$2 initrd=$3 guests=$4
 shift 4
 limit=${CHECK_KVM_LIMIT:-600}
+memory=1024
 
 skip()
 {
@@ -31,6 +33,11 @@ busybox=${BUSYBOX:-$(command -v busybox || true)}
 [ -n "$(find -L "$kernel/modules" -name 'kvm-amd.ko*' | head -n 1)" ] || skip "the kernel in $kernel has no kvm-amd module"
 [ -e "$ringer" ] || die "no $ringer"
 
+if [ "${CHECK_KVM_BENCH:-}" ]; then
+    [ -x /usr/bin/python3 ] || skip "/usr/bin/python3 is missing (package python3)"
+    [ -e out/bench/initrd.cpio ] || die "no out/bench/initrd.cpio (make bench-files)"
+fi
+
 here=$(dirname "$0")
 out=${CHECK_KVM_DIR:-out/check-kvm}
 root=$out/tree
@@ -46,6 +53,11 @@ done
 add_program()
 {
     cp "$1" "$2"
+    add_libs "$1"
+}
+
+add_libs()
+{
     for lib in $(ldd "$1" 2>/dev/null | grep -o '/[^ ]*'); do
         mkdir -p "$root$(dirname "$lib")"
         [ -e "$root$lib" ] || cp -L "$lib" "$root$lib"
@@ -75,6 +87,24 @@ cp tests/trap/teach.sh "$root/tests/trap/"
 for g in "$teach"/*.elf; do
     [ ! -e "$g" ] || cp "$g" "$root/teach/"
 done
+mkdir -p "$root/stop"
+cp "$guests"/../stop/spin*.bin "$root/stop/" 2>/dev/null || :
+# bench.py and what it runs: Python, QEMU with its firmware, the guest and the bare host's programs.
+if [ "${CHECK_KVM_BENCH:-}" ]; then
+    memory=3072
+    python=$(readlink -f /usr/bin/python3)
+    mkdir -p "$root/usr/bin" "$root/usr/lib" "$root/usr/share" "$root/bench" "$root/out/kernel" "$root/out/bench"
+    add_program "$python" "$root/usr/bin/python3"
+    cp -r "/usr/lib/${python##*/}" "$root/usr/lib/"
+    for lib in "$root/usr/lib/${python##*/}"/lib-dynload/*.so; do add_libs "$lib"; done
+    add_program "$(command -v qemu-system-x86_64)" "$root/usr/bin/" # finds its firmware from there
+    cp out/bench/msi "$root/usr/bin/"
+    cp -rL /usr/share/qemu /usr/share/seabios "$root/usr/share/"
+    cp bench/*.py bench/agent.sh "$root/bench/"
+    cp -L "$kernel/vmlinuz" "$root/out/kernel/"
+    cp -r out/bench/initrd.cpio out/bench/host "$root/out/bench/"
+    printf '%s\n' "$CHECK_KVM_BENCH" >"$root/bench/options"
+fi
 cp -L "$kernel/vmlinuz" "$root/vmlinuz"
 cp "$initrd" "$root/initrd.cpio"
 cp "$here/check-kvm-init.sh" "$root/init"
@@ -82,11 +112,16 @@ chmod 755 "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) >"$out/initrd.cpio"
 rm -rf "$root"
 
+# QEMU 7.2 has been seen to crash here by itself, once in many runs: that says nothing about us, so it gets a second chance.
 start=$(date +%s)
-st=0
-timeout -k 2 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu "${CHECK_KVM_CPU:-EPYC,-xsave}" -machine pc -smp 2 -m 1024 -nodefaults -no-reboot \
-    -display none -kernel "$kernel/vmlinuz" -initrd "$out/initrd.cpio" -append "console=ttyS0 quiet panic=-1 ${CHECK_KVM_FULL:+full }${CHECK_KVM_WHAT:+what=$CHECK_KVM_WHAT}" \
-    -serial "file:$out/serial.log" </dev/null >"$out/qemu.log" 2>&1 || st=$?
+for chance in 1 2 3; do
+    st=0
+    timeout -k 2 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu "${CHECK_KVM_CPU:-EPYC,-xsave}" -machine pc -smp 2 -m $memory -nodefaults -no-reboot \
+        -display none -kernel "$kernel/vmlinuz" -initrd "$out/initrd.cpio" -append "console=ttyS0 quiet panic=-1 ${CHECK_KVM_FULL:+full }${CHECK_KVM_WHAT:+what=$CHECK_KVM_WHAT}" \
+        -serial "file:$out/serial.log" </dev/null >"$out/qemu.log" 2>&1 || st=$?
+    [ $st = 139 ] && [ $chance != 3 ] || break
+    echo "QEMU crashed behind '$(tail -n 1 "$out/serial.log" | tr -d '\r')'; once more"
+done
 tr -d '\r' <"$out/serial.log" >"$out/log"
 sed -n '/^check-kvm: begin/,$p' "$out/log"
 echo "took $(($(date +%s) - start)) s"
