@@ -19,6 +19,7 @@ enum {
     STATUS_RESET = 6,        /* guest reset with --no-reboot */
     STATUS_TRIPLE_FAULT = 8, /* triple fault with --no-reboot */
     STATUS_PANIC = 10,       /* the guest reported a panic (pvpanic) */
+    STATUS_DIFFERS = 12,     /* --verify: the engine and the interpreter differ */
 };
 
 #define MAX_DISKS 16
@@ -59,6 +60,8 @@ struct run_options {
     const char *report, *symbols; /* page to write; names for it */
     int data_fd;                  /* 0, or where to write the report's data as JSON (ringer compare) */
     unsigned trace_what; /* TRACE_* */
+    bool verify;
+    uint64_t verify_insns; /* end after so many instructions; 0: with the guest */
 };
 enum { TRACE_EXITS = 1, TRACE_EXCEPTIONS = 2, TRACE_INSNS = 4, TRACE_IO = 8 };
 
@@ -66,6 +69,11 @@ enum { TRACE_EXITS = 1, TRACE_EXCEPTIONS = 2, TRACE_INSNS = 4, TRACE_IO = 8 };
 int cli_parse_run(int argc, char **argv, struct run_options *o);
 void cli_usage(void);
 int cli_run(const struct run_options *o);
+/* --verify (cli/verify.c): the machine under engine beside one under the interpreter. cfg has boot image and disks. */
+struct pc_config;
+int cli_verify(const struct run_options *o, const struct engine_ops *engine, const struct pc_config *cfg);
+/* Exit status of a machine that ended by itself. */
+int cli_end_status(int end, int code);
 int cli_engines(const struct engine_config *cfg);
 /* The lab (lab/cmd_*.c). argv[0] is the command's name. */
 int cli_probe(int argc, char **argv);

@@ -59,6 +59,29 @@ static bool parse_number(const char *s, uint64_t max, uint64_t *v)
     return !*end && !errno && *v <= max;
 }
 
+/* 2000000, 20M or 1G: decimal multiples, nothing to do with memory. */
+static bool parse_insns(const char *s, uint64_t *n)
+{
+    char digits[24];
+    const size_t len = strlen(s);
+    uint64_t unit = 1;
+    if (!len || len >= sizeof(digits))
+        return false;
+    strcpy(digits, s);
+    switch (digits[len - 1]) {
+    case 'k': unit = 1000; break;
+    case 'M': unit = 1000000; break;
+    case 'G': unit = 1000000000; break;
+    default: break;
+    }
+    if (unit > 1)
+        digits[len - 1] = 0;
+    if (!parse_number(digits, INT64_MAX / 1000000000, n) || !*n)
+        return false;
+    *n *= unit;
+    return true;
+}
+
 void cli_usage(void)
 {
     fputs("usage: ringer run --kernel FILE [options]    run a guest\n"
@@ -89,6 +112,7 @@ void cli_usage(void)
           "  --no-reboot            end on guest reset and triple fault\n"
           "Running:\n"
           "  --engine NAME          auto, or one of `ringer engines` (default auto)\n"
+          "  --verify[=N]           run the interpreter beside the engine and stop where they differ; N: end after N instructions (30M)\n"
           "  --patch=lazy           engine trap: replace sensitive instructions before they run\n"
           "  --report-sensitive     engine trap: tell what unprivileged sensitive instructions did\n"
           "  --cpu-limit PERCENT    take no more CPU time than this share of one core, whatever the engine\n"
@@ -106,14 +130,14 @@ void cli_usage(void)
           "\n"
           "On the terminal, Ctrl-A x quits and Ctrl-A h shows the other keys.\n"
           "Exit status: 0 power-off or quit, 2 wrong usage, 4 error of ours, 6 reset and 8 triple fault (--no-reboot),\n"
-          "10 guest panic, (value << 1) | 1 from isa-debug-exit.\n"
+          "10 guest panic, 12 --verify found a difference, (value << 1) | 1 from isa-debug-exit.\n"
           "compare: 0 all results equal, 1 results differ, 2 wrong usage, 4 error of ours.\n",
           stdout);
 }
 
 enum {
     O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
-    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_HYPERCALLS, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_CPU_LIMIT, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_REPORT, O_SYMBOLS,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_HYPERCALLS, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_CPU_LIMIT, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_REPORT, O_SYMBOLS, O_VERIFY,
     O_HELP, O_ALL_ENGINES, O_JSON, O_TIMEOUT,
 };
 
@@ -147,6 +171,7 @@ static const struct option run_opts[] = {
     {"report-sensitive", no_argument, NULL, O_REPORT_SENSITIVE},
     {"report", required_argument, NULL, O_REPORT},
     {"symbols", required_argument, NULL, O_SYMBOLS},
+    {"verify", optional_argument, NULL, O_VERIFY},
     {"help", no_argument, NULL, O_HELP},
     /* compare */
     {"all-engines", no_argument, NULL, O_ALL_ENGINES},
@@ -332,6 +357,13 @@ static int set_option(struct run_options *o, int opt, char *arg)
     case O_REPORT_SENSITIVE: o->engine_cfg.report_sensitive = true; return 0;
     case O_REPORT: o->report = arg; return 0;
     case O_SYMBOLS: o->symbols = arg; return 0;
+    case O_VERIFY:
+        if (arg && !parse_insns(arg, &o->verify_insns)) {
+            cli_error("--verify: '%s' is no number of instructions", arg);
+            return -1;
+        }
+        o->verify = true;
+        return 0;
     case 'h':
     case O_HELP: cli_usage(); return 1;
     default: return -1;
@@ -394,6 +426,11 @@ static int parse(int argc, char **argv, struct run_options *o, struct compare_op
     }
     if (o->stats_file && o->stats == STATS_OFF)
         o->stats = STATS_TEXT;
+    const char *not = o->trace_file ? "--trace" : o->report ? "--report" : o->data_fd ? "the data" : o->console == CONSOLE_VIRTIO ? "--console virtio" : NULL;
+    if (o->verify && (o->cpus != 1 || not)) {
+        cli_error(not ? "--verify: not together with %s" : "--verify: needs one CPU", not);
+        return -1;
+    }
     if (o->symbols && !o->report) {
         cli_error("--symbols: names are for the page of --report");
         return -1;

@@ -68,7 +68,8 @@ static void on_quit(void *ctx)
 
 static bool is_ending(void *ctx)
 {
-    return atomic_load(&((struct vm *)ctx)->end) != VM_END_NONE;
+    const struct vm *vm = ctx;
+    return vm && atomic_load(&vm->end) != VM_END_NONE;
 }
 
 /* Signals come in through a descriptor; every thread started later inherits the mask. */
@@ -95,7 +96,7 @@ static const struct engine_ops *choose_engine(const char *name, const struct eng
         if (any ? !e->rank || (e->caps & need) != need : strcmp(e->name, name))
             continue;
         if ((e->caps & need) != need) {
-            snprintf(err, cap, "--trace-what insns: engine %s runs instructions unseen", name);
+            snprintf(err, cap, e->caps & ENGINE_CAP_PACE ? "--trace-what insns: engine %s runs instructions unseen" : "--verify: engine %s cannot be stopped at an instruction", name);
             return NULL;
         }
         if (!any && cfg->irqchip != IRQCHIP_DEFAULT && cfg->irqchip != IRQCHIP_USER && !(e->caps & ENGINE_CAP_OWN_INTC)) {
@@ -162,7 +163,7 @@ static int load_files(struct run *r, struct pc_config *cfg, char *err, size_t ca
     cfg->boot.mod = r->mod;
     cfg->boot.nmod = o->ninitrd;
     for (unsigned i = 0; i < o->ndisk; i++) {
-        if (blockdev_raw_open(&r->disk[i], o->disk[i].path, o->disk[i].readonly, err, cap) != 0)
+        if (blockdev_raw_open(&r->disk[i], o->disk[i].path, o->disk[i].readonly || o->verify, err, cap) != 0)
             return -1;
         r->ndisk++;
         cfg->disk[cfg->ndisk++] = &r->disk[i];
@@ -185,19 +186,22 @@ static int load_files(struct run *r, struct pc_config *cfg, char *err, size_t ca
     return 0;
 }
 
-static int exit_status(struct run *r, enum vm_end end)
+int cli_end_status(int end, int code)
 {
     switch (end) {
-    case VM_END_POWEROFF: return STATUS_OK;
-    case VM_END_QUIT: return r->end_signal ? 128 + r->end_signal : STATUS_OK;
+    case VM_END_POWEROFF:
+    case VM_END_QUIT: return STATUS_OK;
     case VM_END_RESET: return STATUS_RESET;
     case VM_END_TRIPLE_FAULT: return STATUS_TRIPLE_FAULT;
     case VM_END_PANIC: return STATUS_PANIC;
-    case VM_END_DEBUG_EXIT: return r->vm->end_code & 0xff;
-    case VM_END_NONE:
-    case VM_END_ERROR: break;
+    case VM_END_DEBUG_EXIT: return code & 0xff;
+    default: return STATUS_ERROR;
     }
-    return STATUS_ERROR;
+}
+
+static int exit_status(struct run *r, enum vm_end end)
+{
+    return end == VM_END_QUIT && r->end_signal ? 128 + r->end_signal : cli_end_status(end, r->vm->end_code);
 }
 
 static const char *end_name(enum vm_end end)
@@ -265,12 +269,19 @@ int cli_run(const struct run_options *o)
     struct run r = {.o = o, .sigfd = -1, .debugcon = {.fd = -1, .ending = is_ending}};
     struct pc_config cfg = {.hpet = o->hpet, .pc_testdev = o->pc_testdev, .hypercalls = o->hypercalls, .fw_signature = o->on_tcg, .debug_exit_port = o->debug_exit_port, .entropy = {.fill = fill_random}};
     char err[512] = "";
-    const struct engine_ops *engine = choose_engine(o->engine, &o->engine_cfg, o->trace_file && (o->trace_what & TRACE_INSNS) ? ENGINE_CAP_TRACE : 0,
-                                                     err, sizeof(err));
+    const uint32_t need = (o->trace_file && (o->trace_what & TRACE_INSNS) ? ENGINE_CAP_TRACE : 0) | (o->verify ? ENGINE_CAP_PACE : 0);
+    const struct engine_ops *engine = choose_engine(o->engine, &o->engine_cfg, need, err, sizeof(err));
     if (!engine)
         return fail(&r, STATUS_USAGE, err);
     if (load_files(&r, &cfg, err, sizeof(err)) != 0)
         return fail(&r, STATUS_USAGE, err);
+    if (o->verify) {
+        if (r.debugcon.fd >= 0)
+            cfg.debugcon = file_chardev(&r.debugcon);
+        int st = cli_verify(o, engine, &cfg);
+        release(&r);
+        return st;
+    }
 
     struct vm_config vc = {.ram_size = o->memory, .ncpu = o->cpus, .engine = engine, .engine_cfg = o->engine_cfg, .no_reboot = o->no_reboot};
     r.vm = vm_new(&vc, err, sizeof(err));

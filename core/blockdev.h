@@ -11,4 +11,9 @@ int blockdev_raw_open(struct blockdev *bd, const char *path, bool readonly, char
 /* Flush and close. The devices that use it are gone or stopped. */
 void blockdev_raw_close(struct blockdev *bd);
 
+/* What is written stays in memory, and is gone with the overlay: base is only read, and may be shared by several overlays used on
+ * one thread. 0, or -1 when out of memory. */
+int blockdev_overlay_new(struct blockdev *bd, const struct blockdev *base, bool readonly);
+void blockdev_overlay_free(struct blockdev *bd);
+
 #endif

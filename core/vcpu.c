@@ -73,7 +73,8 @@ static void env_exclusive_end(void *env)
 
 static bool env_random(void *env, uint64_t *val)
 {
-    return host_random(val, sizeof(*val)) == 0;
+    const struct vm *vm = env_vcpu(env)->vm;
+    return (vm->random ? vm->random(vm->random_ctx, val, sizeof(*val)) : host_random(val, sizeof(*val))) == 0;
 }
 
 static void env_tsc_changed(void *env)
@@ -93,6 +94,7 @@ static void env_ferr(void *env)
 static void env_event(void *env, const struct x86_exc *exc)
 {
     struct vcpu *v = env_vcpu(env);
+    v->events++;
     if (exc->kind == X86_EXC_EXTINT)
         v->interrupts[exc->vector]++;
     else if (exc->vector < 32 && exc->kind != X86_EXC_SOFT)
@@ -132,6 +134,7 @@ struct vcpu *vcpu_new(struct vm *vm, unsigned index)
     v->vm = vm;
     v->index = index;
     v->engine = vm->engine;
+    v->paced = vm->counter != NULL;
     v->wake = host_event_new();
     if (!v->wake || x86_fpu_init(&v->cpu) != 0) {
         host_event_free(v->wake);
@@ -453,8 +456,7 @@ static void handle_init_sipi(struct vcpu *v)
     }
 }
 
-/* Returns false when the thread is to end. */
-static bool handle_exit(struct vcpu *v, struct vcpu_exit *e)
+bool vcpu_exited(struct vcpu *v, struct vcpu_exit *e)
 {
     struct vm *vm = v->vm;
     v->exits[e->kind & 15]++;
@@ -489,6 +491,34 @@ static bool handle_exit(struct vcpu *v, struct vcpu_exit *e)
     return false;
 }
 
+enum vcpu_next vcpu_next(struct vcpu *v)
+{
+    for (;;) {
+        uint32_t r = atomic_load(&v->requests);
+        if (r & VREQ_STOP)
+            return VCPU_END;
+        if (r & (VREQ_INIT | VREQ_SIPI)) {
+            /* In guest state, since an exclusive section of another's may look at our TLB. */
+            vcpu_enter_guest(v);
+            handle_init_sipi(v);
+            vcpu_leave_guest(v);
+        }
+        /* An engine with local APICs of its own halts and starts vCPUs by itself. */
+        if (v->cpu.activity == X86_RUNNING || (own_intc(v) && v->cpu.activity != X86_SHUTDOWN))
+            return VCPU_RUN;
+        if (!vcpu_has_work(v))
+            return VCPU_WAIT;
+        if (v->cpu.activity == X86_HALTED && wakes(v)) {
+            v->cpu.activity = X86_RUNNING;
+            /* What woke us must be seen by the poll even if its request bit was consumed while it was held back. */
+            v->irq_waiting = false;
+            atomic_fetch_or(&v->requests, VREQ_INTR | (v->nmi_pending ? VREQ_NMI : 0));
+            v->nmi_pending = false;
+            return VCPU_RUN;
+        }
+    }
+}
+
 void vcpu_thread(void *arg)
 {
     struct vcpu *v = arg;
@@ -499,33 +529,17 @@ void vcpu_thread(void *arg)
         return;
     }
     for (;;) {
-        uint32_t r = atomic_load(&v->requests);
-        if (r & VREQ_STOP)
+        const enum vcpu_next next = vcpu_next(v);
+        if (next == VCPU_END)
             break;
-        if (r & (VREQ_INIT | VREQ_SIPI)) {
-            /* In guest state, since an exclusive section of another's may look at our TLB. */
-            vcpu_enter_guest(v);
-            handle_init_sipi(v);
-            vcpu_leave_guest(v);
-        }
-        /* An engine with local APICs of its own halts and starts vCPUs by itself. */
-        if (v->cpu.activity != X86_RUNNING && !(own_intc(v) && v->cpu.activity != X86_SHUTDOWN)) {
-            if (!vcpu_has_work(v))
-                wait_for_work(v);
-            if (v->cpu.activity == X86_HALTED && wakes(v)) {
-                v->cpu.activity = X86_RUNNING;
-                /* What woke us must be seen by the poll even if its request bit was consumed while it was held back. */
-                v->irq_waiting = false;
-                atomic_fetch_or(&v->requests, VREQ_INTR | (v->nmi_pending ? VREQ_NMI : 0));
-                v->nmi_pending = false;
-            }
-            if (v->cpu.activity != X86_RUNNING)
-                continue;
+        if (next == VCPU_WAIT) {
+            wait_for_work(v);
+            continue;
         }
         vcpu_enter_guest(v);
         v->engine->run(v, &e);
         vcpu_leave_guest(v);
-        if (!handle_exit(v, &e))
+        if (!vcpu_exited(v, &e))
             break;
     }
     if (v->engine->vcpu_fini)

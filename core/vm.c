@@ -26,6 +26,8 @@ void vm_log(struct vm *vm, const char *fmt, ...)
 /* PC layout: RAM below 3 GiB stays there, the rest begins at 4 GiB. */
 #define LOW_RAM_MAX (3ull << 30)
 #define HIGH_RAM (4ull << 30)
+/* 2026-01-01 00:00 UTC in nanoseconds: when machines on a counter start. */
+#define COUNTED_WALL 1767225600000000000ull
 
 static int add_ram(struct vm *vm, uint64_t start, uint64_t off, uint64_t size)
 {
@@ -57,7 +59,8 @@ struct vm *vm_new(const struct vm_config *cfg, char *err, size_t errcap)
     vm->excl_lock = host_mutex_new();
     vm->excl_cond = host_cond_new();
     vm->done = host_event_new();
-    vm->tsc_khz = host_tsc_khz();
+    vm->counter = cfg->counter;
+    vm->tsc_khz = vm->counter ? 1000000 : host_tsc_khz();
     vm->tsc = malloc(sizeof(*vm->tsc));
     if (vm->tsc)
         *vm->tsc = tsc_scale_make(vm->tsc_khz);
@@ -71,7 +74,9 @@ struct vm *vm_new(const struct vm_config *cfg, char *err, size_t errcap)
     vm->ram_flags = host_ram_alloc((cfg->ram_size >> 12) * sizeof(uint32_t), NULL);
     vm->mem = gpa_begin(NULL, 1ull << 46);
     vm->pio = gpa_begin(NULL, 0x10000);
-    if (vm->device_lock)
+    if (vm->device_lock && vm->counter)
+        vm->clock = clock_new_source(vm->device_lock, &(struct clock_source){clock_counter_source(vm->counter).now, vm->counter}, COUNTED_WALL);
+    else if (vm->device_lock)
         vm->clock = clock_new(vm->device_lock);
     uint64_t low = cfg->ram_size < LOW_RAM_MAX ? cfg->ram_size : LOW_RAM_MAX;
     bool ok = vm->device_lock && vm->state_lock && vm->excl_lock && vm->excl_cond && vm->done && vm->ram_flags && vm->mem &&
@@ -182,6 +187,17 @@ int vm_start(struct vm *vm, char *err, size_t errcap)
     return 0;
 }
 
+void vm_reset(struct vm *vm)
+{
+    atomic_store(&vm->reset_wanted, false);
+    host_lock(vm->device_lock);
+    for (unsigned i = 0; i < vm->ncpu; i++)
+        x86_reset(&vm->cpu[i]->cpu, false);
+    if (vm->reset_machine)
+        vm->reset_machine(vm);
+    host_unlock(vm->device_lock);
+}
+
 enum vm_end vm_wait(struct vm *vm)
 {
     char err[160];
@@ -194,13 +210,7 @@ enum vm_end vm_wait(struct vm *vm)
         end = atomic_load(&vm->end);
         if (end != VM_END_NONE)
             break;
-        atomic_store(&vm->reset_wanted, false);
-        host_lock(vm->device_lock);
-        for (unsigned i = 0; i < vm->ncpu; i++)
-            x86_reset(&vm->cpu[i]->cpu, false);
-        if (vm->reset_machine)
-            vm->reset_machine(vm);
-        host_unlock(vm->device_lock);
+        vm_reset(vm);
         if (start_threads(vm, err, sizeof(err)) != 0) {
             vm_log(vm, "%s", err);
             vm_request_end(vm, VM_END_ERROR, 0);
@@ -328,10 +338,21 @@ void vm_flush_pages(struct vm *vm, const uint64_t *lin, unsigned n)
 
 /* --- memory written from outside, DMA --- */
 
+static void mark_written(struct vm *vm, uint64_t gpa, uint64_t len)
+{
+    for (uint64_t p = gpa & ~0xfffull; p < gpa + len; p += 0x1000) {
+        uint32_t *f = gpa_page_flags(vm->ram_map, p);
+        if (f)
+            __atomic_fetch_or(f, GPA_PF_WRITER(1), __ATOMIC_RELAXED);
+    }
+}
+
 void vm_ram_written(struct vm *vm, struct vcpu *writer, uint64_t gpa, uint64_t len)
 {
     if (!len || !vm->engine || !vm->engine->code_inval)
         return;
+    if (vm->counter) /* comparisons look at pages that have flags */
+        mark_written(vm, gpa, len);
     /* The store must be visible before the flag is read: the translator sets the flag before it reads code. */
     atomic_thread_fence(memory_order_seq_cst);
     for (uint64_t end = gpa + len; gpa < end;) {

@@ -195,7 +195,12 @@ bool interp_serve(struct interp *it, struct vcpu_exit *exit)
         return false;
     }
     switch (v->cpu.activity) {
-    case X86_RUNNING: return true;
+    case X86_RUNNING:
+        if (UNLIKELY(v->paced) && v->insns >= v->stop) {
+            exit->kind = EXIT_KICK;
+            return false;
+        }
+        return true;
     case X86_HALTED: exit->kind = EXIT_HLT; return false;
     case X86_SHUTDOWN: exit->kind = EXIT_SHUTDOWN; return false;
     default: exit->kind = EXIT_KICK; return false;
@@ -242,6 +247,8 @@ static void interp_run(struct vcpu *v, struct vcpu_exit *exit)
             interp_step_one(it);
             continue;
         }
+        if (UNLIKELY(v->paced))
+            atomic_fetch_or(&v->requests, VREQ_ENGINE); /* one block */
         interp_blocks(it);
     }
 }
@@ -388,7 +395,7 @@ static int interp_map_commit(struct vm *vm)
 const struct engine_ops engine_interp = {
     .name = "interp",
     .summary = "interpreter: every instruction in software, any state, exact",
-    .caps = ENGINE_CAP_SMP | ENGINE_CAP_STEP | ENGINE_CAP_COUNT | ENGINE_CAP_TRACE,
+    .caps = ENGINE_CAP_SMP | ENGINE_CAP_STEP | ENGINE_CAP_COUNT | ENGINE_CAP_TRACE | ENGINE_CAP_PACE,
     .rank = 1,
     .vm_init = interp_vm_init,
     .vm_fini = interp_vm_fini,

@@ -105,10 +105,13 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
         } else if (!tr_can_run(v)) {
             const uint64_t before = v->insns;
 
-            if (interp_needs_steps(&v->cpu))
+            if (interp_needs_steps(&v->cpu)) {
                 interp_step_one(x->it);
-            else
+            } else {
+                if (UNLIKELY(v->paced))
+                    atomic_fetch_or(&v->requests, VREQ_ENGINE); /* one block */
                 interp_blocks(x->it);
+            }
             x->st.interp_blocks++;
             x->st.interp_insns += v->insns - before;
         } else if (!blocks(x)) {
@@ -231,7 +234,7 @@ static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsign
 const struct engine_ops engine_translate = {
     .name = "translate",
     .summary = "run-time translation of 64-bit code with a software TLB; the interpreter for the rest",
-    .caps = ENGINE_CAP_SMP | ENGINE_CAP_STEP | ENGINE_CAP_COUNT | ENGINE_CAP_TRACE,
+    .caps = ENGINE_CAP_SMP | ENGINE_CAP_STEP | ENGINE_CAP_COUNT | ENGINE_CAP_TRACE | ENGINE_CAP_PACE,
     .rank = 50,
     .probe = tr_probe,
     .vm_init = tr_vm_init,

@@ -843,6 +843,23 @@ static void out_of_line(struct tr *t, const struct out *o)
     }
 }
 
+/* At the entry of a block: leave unless the instructions so far are fewer than vcpu->stop. */
+static void unless_stopped(struct tr *t)
+{
+    struct emit *e = &t->e;
+
+    e_load(e, H_CX, AT_VCPU(insns));
+    e_rr(e, E_W, 0xf7, 2, H_CX); /* not: stop - 1 - insns, negative when it is reached */
+    e_load(e, H_S0, AT_VCPU(stop));
+    e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
+    e_imm32(e, H_S0, 63);
+    e_vrr(e, 2, V_F2, true, 0xf7, H_CX, H_S0, H_CX); /* shrx */
+    uint8_t *on = e_jrcxz(e);
+
+    leave_by(t, OUT_LEAVE, e_jmp(e, NULL));
+    e_here(e, on);
+}
+
 bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n)
 {
     struct tr t = {.x = x, .b = b, .e = {x->rw + x->used, x->rw + x->used, x->rx - x->rw}};
@@ -858,6 +875,8 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
     b->code = e->p;
     b->n = (uint8_t)n;
     t.off = (unsigned)(b->gpa & 0xfff);
+    if (x->v->paced)
+        unless_stopped(&t);
     for (t.idx = 0; t.idx < n; t.idx++) {
         const struct emit keep = *e;
         const unsigned out = t.nout;

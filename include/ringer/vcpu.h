@@ -47,6 +47,11 @@ struct vcpu {
     void *engine_priv;
     void *interp_priv; /* see struct vm */
 
+    /* Paced (struct vm_config.counter; engines with ENGINE_CAP_PACE): run returns EXIT_KICK at the first boundary of its blocks where
+     * insns >= stop. */
+    bool paced;
+    uint64_t stop;
+
     struct dev *lapic;
     bool lock_from_guest;  /* core/irq.c: in guest code before it took the device lock */
     struct host_thread *thread;
@@ -54,6 +59,7 @@ struct vcpu {
 
     /* statistics; written by the vCPU's thread only */
     uint64_t insns;        /* instructions executed, all classes (cpu.pg_count has those not innocuous) */
+    uint64_t events;       /* exceptions and interrupts delivered, software interrupts included: with insns, a place in the execution */
     uint64_t exceptions[32];
     uint64_t interrupts[256];
     uint64_t exits[16];
@@ -108,6 +114,13 @@ void vcpu_enter_guest(struct vcpu *v);
 /* Create vCPU index of vm (state after power-up reset) / free. NULL when out of memory. */
 struct vcpu *vcpu_new(struct vm *vm, unsigned index);
 void vcpu_free(struct vcpu *v);
+
+/* The parts of a vCPU thread, for those that drive a vCPU by themselves (core/lockstep.h), on the thread that does. Before run:
+ * INIT, SIPI, waking up. VCPU_RUN: enter the guest and run; VCPU_WAIT: halted and nothing to do; VCPU_END: the machine ends or is reset. */
+enum vcpu_next { VCPU_RUN, VCPU_WAIT, VCPU_END };
+enum vcpu_next vcpu_next(struct vcpu *v);
+/* After run, outside the guest: what the exit asks for. False: the vCPU cannot go on. */
+bool vcpu_exited(struct vcpu *v, struct vcpu_exit *e);
 
 /* Body of the vCPU's thread: runs until the VM stops. */
 void vcpu_thread(void *vcpu);

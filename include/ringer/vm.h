@@ -69,6 +69,9 @@ struct vm {
 
     struct host_mutex *device_lock;
     struct clock *clock;
+    struct clock_counter *counter; /* of struct vm_config */
+    int (*random)(void *ctx, void *buf, size_t n); /* for RDRAND and RDSEED: 0 or -errno; NULL: the host's */
+    void *random_ctx;
     uint64_t tsc_khz;
     struct tsc_scale *tsc; /* core/clock.h: virtual time to time-stamp counter */
 
@@ -125,6 +128,9 @@ struct vm_config {
     const struct engine_ops *engine;
     struct engine_config engine_cfg;
     bool no_reboot;
+    /* Deterministic time: it is what the counter says, and whoever drives the machine advances it and calls clock_run. NULL: the host's.
+     * With it the TSC runs at 1 GHz and the wall clock starts at a fixed date. */
+    struct clock_counter *counter;
 };
 
 struct vm *vm_new(const struct vm_config *cfg, char *err, size_t errcap);
@@ -135,6 +141,8 @@ int vm_engine_init(struct vm *vm, char *err, size_t errcap);
 
 /* Start all vCPU threads; wait for the end; stop and join the threads. vm_wait returns the end reason. */
 int vm_start(struct vm *vm, char *err, size_t errcap);
+/* A wanted reset, with the vCPUs stopped: processors and board to power-up state, the boot image loaded again. vm_wait does it. */
+void vm_reset(struct vm *vm);
 enum vm_end vm_wait(struct vm *vm);
 /* Ask for the end, from any thread, lock-free, async-signal-safe up to the wake-up. The first reason wins. */
 void vm_request_end(struct vm *vm, enum vm_end why, int code);

@@ -1,7 +1,7 @@
 # Boot tests on Debian's cloud kernel, and the command line's own behaviour.
 BOOT_CASES := cpu1 cpu4 disk virtio-console reset reboot panic stats idle
 CHECKS += $(foreach c,$(BOOT_CASES),boot/interp/$(c):sh@tests/boot/boot.sh@$(O)/ringer@interp@$(c))
-TRANSLATE_CASES := cpu1 cpu4 disk reboot work idle
+TRANSLATE_CASES := cpu1 cpu4 disk reboot work idle verify
 CHECKS += $(foreach c,$(TRANSLATE_CASES),boot/translate/$(c):sh@tests/boot/boot.sh@$(O)/ringer@translate@$(c))
 CHECKS += boot/auto/cpu1:sh@tests/boot/boot.sh@$(O)/ringer@auto@cpu1
 CHECKS += boot/interp/work:sh@tests/boot/boot.sh@$(O)/ringer@interp@work
@@ -9,6 +9,7 @@ CHECKS += cli:sh@tests/boot/cli.sh@$(O)/ringer
 CHECK_DEPS += guest
 CHECKS_FULL += boot/interp/i386:sh@tests/boot/boot.sh@$(O)/ringer@interp@i386
 CHECKS_FULL += boot/translate/i386:sh@tests/boot/boot.sh@$(O)/ringer@translate@i386
+CHECKS_FULL += boot/translate/verify-longer:VERIFY=800M@BOOT_TIMEOUT=280@sh@tests/boot/boot.sh@$(O)/ringer@translate@verify
 CHECKS_FULL += boot/translate/cpu8:sh@tests/boot/boot.sh@$(O)/ringer@translate@cpu8
 CHECK_FULL_DEPS += guest-i386
 CHECKS_FULL += boot/interp/kill:sh@tests/boot/boot.sh@$(O)/ringer@interp@kill

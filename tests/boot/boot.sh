@@ -33,6 +33,10 @@ for j in 1 2 3; do (for i in 1 2 3; do echo $(md5sum </bin/busybox) | cmp - /tmp
     status 0; want "^sum=$(seq 1 30000 | sha256sum | cut -c1-64)\$"; want '^same$'; want '^squares=73810$'
     want "^float=$(awk 'BEGIN{for(i=1;i<=2000;i++)s+=i*i/7-i/3;printf "%.6f",s}')\$"; want '^end$'
     ! grep -q '^torn' "$tmp/clean" || die "two runs of one program differ" ;;
+verify)
+    # The kernel's first instructions, each compared with the interpreter's. VERIFY: how many.
+    guest 'true' --verify="${VERIFY:-30M}"
+    status 0; grep -q 'verify: [0-9]* instructions .* no difference' "$tmp/err" || { cat "$tmp/err"; die "not verified"; } ;;
 cpu8)
     guest 'echo cpus=$(nproc)' --cpus 8
     status 0; want '^cpus=8$' ;;

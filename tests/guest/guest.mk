@@ -37,4 +37,9 @@ guest-tests-qemu: guests
 
 CHECKS += $(foreach g,$(GUESTS),guest/interp/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@interp@$(g))
 CHECKS += $(foreach g,$(GUESTS),guest/translate/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@translate@$(g))
+# Each instruction compared with the interpreter's; machines with one CPU only. What waits long goes into check-full.
+VERIFY_SLOW := apic time
+VERIFY_RUN = guest/verify/$1:RINGER_ARGS=--verify@sh@tests/guest/run.sh@$(O)/ringer@translate@$2
+CHECKS += $(foreach g,$(filter-out $(foreach n,hostile smp $(VERIFY_SLOW),$(G)/$n.elf),$(GUESTS)),$(call VERIFY_RUN,$(basename $(notdir $(g))),$(g)))
+CHECKS_FULL += $(foreach n,$(VERIFY_SLOW),$(call VERIFY_RUN,$n,$(G)/$n.elf))
 CHECK_DEPS += guests
