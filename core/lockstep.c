@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/clock.h"
+#include "x86/mmu.h"
 
 /* A repeated string instruction may have been left in the middle, which neither count tells. */
 #define REP_STEPS 100000u
@@ -164,6 +165,28 @@ static bool step(struct lockstep *ls, struct vcpu *v, struct vcpu_exit *e)
     return true;
 }
 
+/* Is the next instruction a repeated string instruction? */
+static bool at_rep(const struct x86_cpu *c)
+{
+    const uint64_t lin = c->mode == X86_MODE_64 ? c->rip : (uint32_t)(c->rip + c->seg[X86_CS].base);
+    bool rep = false;
+    for (unsigned i = 0; i < X86_MAX_INSN; i++) {
+        uint64_t gpa;
+        const uint8_t *p = x86_walk_peek(c, lin + i, &gpa) ? gpa_host(c->mmu.map, gpa, 1, false) : NULL;
+        if (!p)
+            return false;
+        switch (*p) {
+        case 0xf2: case 0xf3: rep = true; break;
+        case 0x66: case 0x67: case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64: case 0x65: break;
+        default:
+            if (c->mode == X86_MODE_64 && (*p & 0xf0) == 0x40)
+                break;
+            return rep && ((*p >= 0x6c && *p <= 0x6f) || (*p >= 0xa4 && *p <= 0xa7) || (*p >= 0xaa && *p <= 0xaf));
+        }
+    }
+    return false;
+}
+
 /* Take the reference to where the subject is. False: it cannot get there. */
 static bool follow(struct lockstep *ls)
 {
@@ -174,7 +197,7 @@ static bool follow(struct lockstep *ls)
     while ((r->insns != s->insns || r->events != s->events) && r->insns <= s->insns && r->events <= s->events && step(ls, r, &e))
         ;
     for (unsigned i = 0; i < REP_STEPS && r->insns == s->insns && r->cpu.rip == s->cpu.rip && r->cpu.gpr[X86_RCX] > s->cpu.gpr[X86_RCX] &&
-                         (s->cpu.fl_sys & X86_FL_RF) && step(ls, r, &e);
+                         at_rep(&r->cpu) && step(ls, r, &e);
          i++)
         ;
     vcpu_leave_guest(r);
