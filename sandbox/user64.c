@@ -46,7 +46,6 @@ struct user64 {
     bool shows_cpuid;
     unsigned nops;
     uint32_t fp_size; /* of the whole FP state in a frame */
-    uint64_t bv_kept; /* components of XSTATE_BV that are the guest's */
     struct sigframe frame; /* as the first one was: what all others must say besides registers */
     uint8_t fp[U64_FRAME_SIZE - U64_FRAME_FP];
     char why[128];
@@ -161,7 +160,7 @@ static uint64_t random_base(void)
     return 0x100000000000ull + (r % (0x7e0000000000ull - 0x100000000000ull) & ~0xfffull);
 }
 
-static struct user64 *start(int ram_fd, char *reason, size_t cap)
+static struct user64 *start(int ram_fd, int copies_fd, char *reason, size_t cap)
 {
     struct user64 *w = calloc(1, sizeof(*w));
     const int ctl_fd = memfd_create("ringer-user-ctl", MFD_CLOEXEC), note_fd = memfd_create("ringer-user-note", MFD_CLOEXEC);
@@ -187,8 +186,8 @@ static struct user64 *start(int ram_fd, char *reason, size_t cap)
     }
     w->secret |= 1;
     *ctl_of(w) = (struct user64_ctl){.secret = (uint64_t)w->secret << 32, .spin = w->spin, .base = w->base, .parent = (uint32_t)getpid()};
-    const int fds[] = {ram_fd, note_fd, ctl_fd};
-    w->pid = spawn_image(user64_stub_image, (size_t)(user64_stub_image_end - user64_stub_image), "ringer-user", fds, 3);
+    const int fds[] = {ram_fd, note_fd, copies_fd, ctl_fd};
+    w->pid = spawn_image(user64_stub_image, (size_t)(user64_stub_image_end - user64_stub_image), "ringer-user", fds, 4);
     if (w->pid < 0) {
         snprintf(reason, cap, "cannot make a process: %s", strerror(-w->pid));
         goto fail;
@@ -216,12 +215,12 @@ fail:
     return NULL;
 }
 
-struct user64 *user64_new(int ram_fd, char *reason, size_t cap)
+struct user64 *user64_new(int ram_fd, int copies_fd, char *reason, size_t cap)
 {
     struct user64 *w = NULL;
 
     for (unsigned i = 0; !w && i < 3; i++) /* the place may have been taken */
-        w = start(ram_fd, reason, cap);
+        w = start(ram_fd, copies_fd, reason, cap);
     return w;
 }
 
@@ -255,7 +254,7 @@ static bool queue(struct user64 *w, const struct user64_op *op)
 
 bool user64_map(struct user64 *w, uint64_t lin, uint64_t len, uint64_t off, unsigned prot)
 {
-    const struct user64_op op = {SYS_mmap, {lin, len, prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE, U64_FD_RAM, off}};
+    const struct user64_op op = {SYS_mmap, {lin, len, prot & 7, MAP_SHARED | MAP_FIXED | MAP_POPULATE, prot & USER64_COPY ? U64_FD_COPIES : U64_FD_RAM, off}};
 
     return queue(w, &op);
 }
@@ -280,7 +279,7 @@ static void put_regs(struct user64 *w, const struct user64_regs *r)
 {
     struct sigframe *f = (struct sigframe *)(void *)area_of(w, U64_FRAME);
     uint8_t *fp = area_of(w, U64_FRAME + U64_FRAME_FP);
-    uint64_t bv;
+    const uint64_t bv = 7;
 
     *f = w->frame; /* flags, alternate stack, signal mask, segments: whatever guest code may have written here */
     for (unsigned i = 0; i < 16; i++)
@@ -290,8 +289,6 @@ static void put_regs(struct user64 *w, const struct user64_regs *r)
     f->fpstate = w->base + U64_FRAME + U64_FRAME_FP;
     memcpy(fp, r->fp, 464);
     memcpy(fp + 464, w->fp + 464, USER64_FP_SIZE - 464);
-    memcpy(&bv, r->fp + 512, 8);
-    bv &= 7;
     memcpy(fp + 512, &bv, 8);
     memcpy(fp + 576, r->fp + 576, USER64_FP_SIZE - 576);
     memcpy(fp + w->fp_size - 4, w->fp + w->fp_size - 4, 4); /* magic2 */
@@ -319,18 +316,27 @@ static bool get_regs(struct user64 *w, struct user64_regs *r, struct user64_exit
     r->fs_base = c->fs_base;
     r->gs_base = c->gs_base;
     memcpy(r->fp, fp, 464);
-    memset(r->fp + 464, 0, 48);
-    memcpy(&bv, fp + 512, 8);
-    bv &= 7;
-    memset(r->fp + 512, 0, 64);
-    memcpy(r->fp + 512, &bv, 8);
+    memset(r->fp + 464, 0, USER64_FP_SIZE - 464);
     memcpy(r->fp + 576, fp + 576, USER64_FP_SIZE - 576);
+    /* Components in their initial state need not have been written. MXCSR always is. */
+    memcpy(&bv, fp + 512, 8);
+    if (!(bv & 1)) {
+        memset(r->fp, 0, 24);
+        memset(r->fp + 32, 0, 128);
+        r->fp[0] = 0x7f;
+        r->fp[1] = 0x03;
+    }
+    if (!(bv & 2))
+        memset(r->fp + 160, 0, 256);
+    if (!(bv & 4))
+        memset(r->fp + 576, 0, USER64_FP_SIZE - 576);
     *e = (struct user64_exit){
         .sig = f.signo,
         .trapno = (uint32_t)f.greg[F_TRAPNO],
         .err = (uint32_t)f.greg[F_ERR],
         .arch = f.signo == SIGSYS ? f.arch : 0,
         .cr2 = f.greg[F_CR2],
+        .call_addr = f.signo == SIGSYS ? f.call_addr : 0,
         .foul = r->rip - w->base < U64_NOTE,
     };
     return true;

@@ -20,20 +20,20 @@
 #define USER64_LOW 0x10000ull
 #define USER64_HIGH 0x7ffffffff000ull
 
-enum { USER64_R = 1, USER64_W = 2, USER64_X = 4 };
+enum { USER64_R = 1, USER64_W = 2, USER64_X = 4, USER64_COPY = 8 /* from the file of copies */ };
 
 /* Registers, both ways; gpr in the order of the encoding. */
 struct user64_regs {
     uint64_t gpr[16], rip, rflags, fs_base, gs_base;
     uint16_t cs, ss, ds, es, fs, gs; /* ignored on the way in: the host's flat user segments, and null ones */
-    uint8_t fp[USER64_FP_SIZE] __attribute__((aligned(64)));
+    uint8_t fp[USER64_FP_SIZE] __attribute__((aligned(64))); /* all components live: XSTATE_BV is neither looked at nor set */
 };
 
 /* What ended a run: the numbers of signals and exceptions as the kernel gives them. */
 struct user64_exit {
     int sig;
     uint32_t trapno, err, arch; /* arch: SIGSYS, AUDIT_ARCH of the call */
-    uint64_t cr2;
+    uint64_t cr2, call_addr; /* call_addr: SIGSYS, where the call was made */
     bool foul; /* the world was in its own text: guest code must have jumped there */
 };
 
@@ -46,8 +46,8 @@ enum user64_result {
 
 struct user64;
 
-/* Start one. ram_fd: the file user64_map maps. NULL with a printable reason. */
-struct user64 *user64_new(int ram_fd, char *reason, size_t cap);
+/* Start one. ram_fd, copies_fd: the files user64_map maps. NULL with a printable reason. */
+struct user64 *user64_new(int ram_fd, int copies_fd, char *reason, size_t cap);
 void user64_free(struct user64 *w);
 /* Can guest code execute CPUID unseen? Else it traps. */
 bool user64_shows_cpuid(const struct user64 *w);

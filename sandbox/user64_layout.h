@@ -21,7 +21,8 @@
 
 #define U64_FD_RAM 3
 #define U64_FD_NOTE 4
-#define U64_FD_CTL 5
+#define U64_FD_COPIES 5
+#define U64_FD_CTL 6
 
 /* struct user64_ctl */
 #define U64_REQUEST 0x00

@@ -168,6 +168,7 @@ void tr_flush(void *ctx)
     x->used = x->base;
     x->taken = 64;
     x->st.flushed++;
+    direct_flush(x->direct);
     serialise();
 }
 
@@ -280,6 +281,7 @@ void tr_inval(void *ctx, uint64_t gpa, uint32_t len)
     struct tr_page *p = find_page(x, page);
     bool hit = false;
 
+    direct_inval(x->direct, gpa, len);
     if (!p)
         return;
     for (struct tr_block **l = &p->blocks, *b; (b = *l);) {

@@ -44,6 +44,8 @@ static inline bool ready(struct translate *x)
     vcpu_irq_rearm(v);
     if (UNLIKELY(vcpu_requests(v)) || UNLIKELY(c->activity != X86_RUNNING) || UNLIKELY(!tr_can_run(v)))
         return false;
+    if (UNLIKELY(x->room->direct) && direct_ready(x->direct))
+        return false;
 
     const uint8_t key = key_of(c);
 
@@ -97,6 +99,11 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
             return;
         struct vm_trace *t = v->vm->trace;
 
+        if (UNLIKELY(atomic_load_explicit(&x->direct->ticked, memory_order_relaxed))) {
+            atomic_store(&x->direct->ticked, false);
+            direct_sample(x->direct);
+            x->room->direct = x->direct->promoted;
+        }
         if (UNLIKELY(t && t->insns)) {
             if (t->insn)
                 t->insn(t, v);
@@ -114,6 +121,10 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
             }
             x->st.interp_blocks++;
             x->st.interp_insns += v->insns - before;
+        } else if (x->room->direct && direct_ready(x->direct)) {
+            if (!direct_run(x->direct, exit))
+                return;
+            x->room->direct = x->direct->promoted;
         } else if (!blocks(x)) {
             interp_step_one(x->it);
             x->st.steps++;
@@ -137,10 +148,14 @@ static void tr_vcpu_fini(struct vcpu *v)
     if (x) {
         if (x->it)
             x->it->also = (struct code_user){0};
-        if (v->vm->engine_priv)
+        if (v->vm->engine_priv) {
             add(&((struct translate_vm *)v->vm->engine_priv)->st, &x->st);
+            if (x->direct)
+                direct_stats_add(&((struct translate_vm *)v->vm->engine_priv)->direct, &x->direct->st);
+        }
         v->engine_priv = NULL;
         tr_cache_fini(x);
+        direct_free(x->direct);
         free(x);
     }
     engine_interp.vcpu_fini(v);
@@ -163,7 +178,8 @@ static int tr_vcpu_init(struct vcpu *v)
     x->room = room_of(v);
     x->version = v->cpu.mmu.version;
     x->hard = v->cpu.mmu.hard;
-    if (tr_cache_init(x)) {
+    x->direct = direct_new(x->it);
+    if (!x->direct || tr_cache_init(x)) {
         tr_vcpu_fini(v);
         return -1;
     }
@@ -190,7 +206,14 @@ static int tr_vm_init(struct vm *vm)
     return 0;
 }
 static void tr_step(struct vcpu *v, struct vcpu_exit *exit) { engine_interp.step(v, exit); }
-static void tr_kick(struct vcpu *v) { engine_interp.kick(v); }
+static void tr_kick(struct vcpu *v)
+{
+    const struct translate *x = __atomic_load_n(&v->engine_priv, __ATOMIC_ACQUIRE);
+
+    engine_interp.kick(v);
+    if (x && x->direct)
+        direct_kick(x->direct);
+}
 static int tr_map_commit(struct vm *vm) { return engine_interp.map_commit(vm); }
 
 static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsigned cap)
@@ -203,10 +226,14 @@ static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsign
 
     if (!tv)
         return 0;
+    struct direct_stats ds = tv->direct;
+
     sum = tv->st;
     for (unsigned i = 0; i < vm->ncpu; i++)
-        if (vm->cpu[i] && vm->cpu[i]->engine_priv)
+        if (vm->cpu[i] && vm->cpu[i]->engine_priv) {
             add(&sum, &translate_of(vm->cpu[i])->st);
+            direct_stats_add(&ds, &translate_of(vm->cpu[i])->direct->st);
+        }
     const uint64_t val[] = {sum.built, sum.killed, sum.flushed, sum.entered, sum.jumps, sum.links, sum.calls, sum.misses, sum.redone, sum.syncs, sum.cleared, sum.interp_blocks, sum.interp_insns,
                             sum.steps};
     uint64_t *calls = sum.by_op;
@@ -214,6 +241,7 @@ static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsign
     for (; n < sizeof(names) / sizeof(names[0]); n++)
         if (n < cap)
             out[n] = (struct engine_stat){names[n], val[n]};
+    n += direct_stats_list(&ds, vm->tsc_khz, out + n, n < cap ? cap - n : 0);
     /* The instructions most often left to their executors. */
     for (unsigned k = 0; k < 12; k++) {
         unsigned best = 0;

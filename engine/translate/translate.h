@@ -30,6 +30,7 @@
 #ifndef ENGINE_TRANSLATE_H
 #define ENGINE_TRANSLATE_H
 
+#include "engine/direct/direct.h"
 #include "engine/interp/interp.h"
 #include "engine/translate/emit.h"
 
@@ -60,6 +61,8 @@ struct room {
     uint64_t host_sp, ret, lin, aux; /* of the C caller; where a helper goes back to; address that missed or jump target; argument */
     uint64_t tmp[3], host_mxcsr;
     uint64_t tlb_mask, jump_mask, align_mask[6]; /* operands of PDEP and PEXT */
+    uint64_t direct; /* not 0: whoever enters CPL 3 leaves to the dispatcher, which may run that code directly */
+    uint64_t spare[7];
     struct tr_jump jump[X86_TLB_NCTX][TR_JUMP_SIZE];
     struct tr_tlb tlb[X86_TLB_NCTX][TR_TLB_SIZE];
 };
@@ -146,11 +149,13 @@ struct tr_stats {
 /* Per VM: counters of vCPUs that are gone. */
 struct translate_vm {
     struct tr_stats st;
+    struct direct_stats direct;
 };
 
 struct translate {
     struct vcpu *v;
     struct interp *it;
+    struct direct *direct; /* runs user code directly where that pays */
     struct room *room;
     uint64_t version, hard; /* mmu.version and mmu.hard the room's tables belong to */
     uint8_t key;

@@ -36,7 +36,7 @@ static void begin(struct fix *f, const uint8_t *code, size_t n)
     f->ram = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
     assert_true(f->ram != MAP_FAILED);
     memcpy(f->ram, code, n);
-    f->w = user64_new(f->fd, why, sizeof(why));
+    f->w = user64_new(f->fd, f->fd, why, sizeof(why));
     if (!f->w)
         fail_msg("%s", why);
     memset(&f->r, 0, sizeof(f->r));
@@ -81,7 +81,6 @@ static void test_registers(void **state)
     f.r.gs_base = 0xffff888000001000ull;
     for (unsigned i = 0; i < 32; i++)
         f.r.fp[160 + i] = (uint8_t)(i + 3);
-    f.r.fp[512] = 7;
     memset(f.r.fp + 576, 0x5a, 256);
     run(&f);
     assert_int_equal(f.e.sig, SIGSYS);
@@ -221,7 +220,7 @@ static void test_own_text(void **state)
             assert_int_not_equal(how, USER64_GONE);
             crashed++;
             user64_free(f.w);
-            f.w = user64_new(f.fd, why, sizeof(why));
+            f.w = user64_new(f.fd, f.fd, why, sizeof(why));
             assert_non_null(f.w);
             base = find_base(f.w);
         }

@@ -1,0 +1,339 @@
+/* Entering and leaving a user world: registers, what ends a run, one instruction at a time. */
+#include "engine/direct/direct.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <x86intrin.h>
+
+#include "ringer/gpa.h"
+#include "x86/mmu.h"
+#include "x86/seg.h"
+
+enum { SIG_ILL = 4, SIG_TRAP = 5, SIG_BUS = 7, SIG_FPE = 8, SIG_KICK = 10, SIG_SEGV = 11, SIG_SYS = 31 };
+#define ARCH_I386 0x40000003u
+#define ARCH_X86_64 0xc000003eu
+#define VSYSCALL 0xffffffffff600000ull
+#define TICK_NS 1000000u
+#define SENSITIVE_STEPS 2000u /* instructions in a page that must not run directly, before translation takes over until the next tick */
+
+/* The selectors hosts give to 64-bit programs; programs see them. */
+#define HOST_CS 0x33
+#define HOST_SS 0x2b
+
+/* Flags that code at CPL 3 changes; what is loaded besides is the host's. */
+#define USER_FLAGS (X86_FL_ARITH | X86_FL_DF | X86_FL_NT | X86_FL_ID)
+
+/* The one rule which states run directly. What guest code could see of the host must be what it would see of its own processor. */
+static bool can_run(const struct x86_cpu *c)
+{
+    return c->cpl == 3 && c->mode == X86_MODE_64 && c->seg[X86_CS].sel == HOST_CS && c->seg[X86_SS].sel == HOST_SS &&
+           !(c->seg[X86_DS].sel | c->seg[X86_ES].sel | c->seg[X86_FS].sel | c->seg[X86_GS].sel) &&
+           !(c->cr0 & (X86_CR0_TS | X86_CR0_EM)) && (c->cr0 & X86_CR0_NE) && (c->cr4 & X86_CR4_OSFXSR) && (c->cr4 & X86_CR4_OSXMMEXCPT) &&
+           (c->cr4 & X86_CR4_OSXSAVE) && (c->xcr0 & 7) == 7 && (c->cr4 & X86_CR4_FSGSBASE) &&
+           (c->fl_sys & (X86_FL_IF | X86_FL_IOPL | X86_FL_TF | X86_FL_AC | X86_FL_VIF | X86_FL_VIP)) == X86_FL_IF &&
+           !c->inhibit_irq && !c->pending_dbg && !(c->dr7 & 0xff);
+}
+
+bool direct_ready(struct direct *d)
+{
+    const struct x86_cpu *c = &d->v->cpu;
+
+    if (!d->promoted || !can_run(c) || d->hold > d->ticks)
+        return false;
+    const struct dspace *s = space_of(d, c->cr3);
+    return s->promoted && !s->banned;
+}
+
+/* --- registers ------------------------------------------------------------------------------ */
+
+static void load(const struct x86_cpu *c, struct user64_regs *r)
+{
+    memcpy(r->gpr, c->gpr, sizeof(r->gpr));
+    r->rip = c->rip;
+    r->rflags = (x86_get_rflags(c) & USER_FLAGS) | X86_FL_1 | X86_FL_IF;
+    r->fs_base = c->seg[X86_FS].base;
+    r->gs_base = c->seg[X86_GS].base;
+    memcpy(r->fp, c->fpu.raw, USER64_FP_SIZE);
+}
+
+/* Selectors other than those we started with: guest code loaded them from the host's tables. False: a fault is in c->exc. */
+static bool reload(struct x86_cpu *c, const struct user64_regs *r)
+{
+    const uint16_t sel[4] = {r->ds, r->es, r->fs, r->gs};
+    static const uint8_t seg[4] = {X86_DS, X86_ES, X86_FS, X86_GS};
+
+    for (unsigned i = 0; i < 4; i++)
+        if (!x86_sel_null(sel[i]) && x86_load_seg(c, seg[i], sel[i]) != X86_OK)
+            return false;
+        else
+            c->seg[seg[i]].sel = sel[i];
+    if (r->cs != HOST_CS) { /* a far transfer */
+        struct x86_desc desc;
+
+        if (x86_desc_fetch(c, r->cs, &desc, X86_GP, 0) != X86_OK)
+            return false;
+        if (!x86_desc_code(&desc) || !x86_desc_p(&desc) || x86_desc_dpl(&desc) != 3) {
+            x86_raise_err(c, X86_GP, x86_sel_err(r->cs, 0));
+            return false;
+        }
+        const struct x86_seg cs = x86_desc_seg(&desc, r->cs);
+        x86_set_cs(c, &cs, 3);
+    }
+    if (r->ss != HOST_SS && x86_load_seg(c, X86_SS, r->ss) != X86_OK)
+        return false;
+    return true;
+}
+
+static bool store(struct x86_cpu *c, const struct user64_regs *r)
+{
+    memcpy(c->gpr, r->gpr, sizeof(c->gpr));
+    c->rip = r->rip;
+    x86_set_rflags(c, (x86_get_rflags(c) & ~(uint64_t)(USER_FLAGS | X86_FL_TF | X86_FL_AC)) | (r->rflags & (USER_FLAGS | X86_FL_TF | X86_FL_AC)));
+    if (x86_canonical(r->fs_base)) /* it is a claim */
+        c->seg[X86_FS].base = r->fs_base;
+    if (x86_canonical(r->gs_base))
+        c->seg[X86_GS].base = r->gs_base;
+    memcpy(c->fpu.raw, r->fp, 464);
+    memcpy(c->fpu.raw + 576, r->fp + 576, USER64_FP_SIZE - 576);
+    c->fpu.mxcsr &= 0xffff;
+    if ((r->ds | r->es | r->fs | r->gs) || r->cs != HOST_CS || r->ss != HOST_SS)
+        return reload(c, r);
+    return true;
+}
+
+/* --- what ended the run ------------------------------------------------------------------------- */
+
+static void emulate(struct direct *d)
+{
+    d->st.emulated++;
+    interp_step_one(d->it);
+}
+
+/* The byte of code at a linear address, if it can be had without any effect. */
+static int peek(const struct x86_cpu *c, uint64_t lin)
+{
+    struct x86_look l;
+    const uint8_t *h = x86_walk_look(c, lin, &l) && l.user ? gpa_host(c->mmu.map, l.gpa, 1, false) : NULL;
+
+    return h ? *h : -1;
+}
+
+/* Code in a page that must not run directly: by the interpreter until it leaves the page. */
+static void sensitive(struct direct *d)
+{
+    struct x86_cpu *c = &d->v->cpu;
+    const uint64_t page = c->rip & ~0xfffull;
+    unsigned n = 0;
+
+    d->st.sensitive_runs++;
+    do {
+        interp_step_one(d->it);
+    } while ((c->rip & ~0xfffull) == page && c->cpl == 3 && c->activity == X86_RUNNING && !vcpu_requests(d->v) && ++n < SENSITIVE_STEPS);
+    if (n == SENSITIVE_STEPS)
+        d->hold = d->ticks + 1;
+}
+
+static void page_fault(struct direct *d, struct dspace *s, uint64_t lin, uint32_t err)
+{
+    const int access = err & 16 ? X86_EXEC : err & 2 ? X86_WRITE : X86_READ;
+
+    d->st.page_faults++;
+    switch (space_fill(d, s, lin, access)) {
+    case FILL_DONE: break;
+    case FILL_FAULT:
+        s->fault = lin;
+        s->fault_access = (uint8_t)access;
+        interp_deliver(&d->v->cpu);
+        break;
+    case FILL_EMULATE: emulate(d); break;
+    case FILL_SENSITIVE: sensitive(d); break;
+    }
+}
+
+static void handle(struct direct *d, struct dspace *s, const struct user64_exit *e)
+{
+    struct x86_cpu *c = &d->v->cpu;
+
+    if (e->foul) { /* whatever is there for the guest, translated code will find */
+        s->banned = true;
+        policy_demote(d, s);
+        return;
+    }
+    switch (e->sig) {
+    case SIG_KICK: d->st.kicks++; return;
+    case SIG_SYS:
+        d->st.syscalls++;
+        if (e->call_addr - VSYSCALL < 4096 && e->arch == ARCH_X86_64) { /* the host has emulated the return of its own page */
+            c->rip = e->call_addr;
+            c->gpr[X86_RSP] -= 8;
+        } else {
+            c->rip -= 2; /* SYSCALL, or INT 80: behind the instruction */
+        }
+        emulate(d);
+        return;
+    case SIG_TRAP:
+        if (e->trapno == 3) {
+            c->rip -= peek(c, c->rip - 1) == 0xcc ? 1 : 2;
+            emulate(d);
+        } else if (c->fl_sys & X86_FL_TF) { /* POPF set it, and the instruction behind it is done */
+            if (x86_debug_after(c, true) != X86_OK)
+                interp_deliver(c);
+        } else { /* INT1 */
+            c->rip--;
+            emulate(d);
+        }
+        return;
+    case SIG_SEGV:
+    case SIG_BUS:
+        if (e->trapno == 14) {
+            page_fault(d, s, e->cr2, e->err);
+            return;
+        }
+        break;
+    default: break;
+    }
+    emulate(d); /* which raises what there is to raise, exactly */
+}
+
+/* The guest has handled the fault it was given: what it mapped will be wanted at once. */
+static void prefill(struct direct *d, struct dspace *s)
+{
+    const uint64_t lin = s->fault;
+    struct x86_look l;
+
+    s->fault = NO_PAGE;
+    if (!x86_walk_look(&d->v->cpu, lin, &l) || !l.user || !l.accessed || (s->fault_access == X86_WRITE && !(l.write && l.dirty)) || (s->fault_access == X86_EXEC && l.nx))
+        return;
+    const struct dmap_entry *e = dmap_find(&s->map, lin & ~0xfffull);
+    if (e && (s->fault_access != X86_WRITE || (e->gpa & DMAP_W)) && (s->fault_access != X86_EXEC || (e->gpa & DMAP_X)))
+        return;
+    d->st.prefills++;
+    space_fill(d, s, lin, s->fault_access);
+}
+
+bool direct_run(struct direct *d, struct vcpu_exit *exit)
+{
+    struct vcpu *v = d->v;
+    struct x86_cpu *c = &v->cpu;
+    struct dspace *s = space_of(d, c->cr3);
+    struct user64_regs r;
+    struct user64_exit e;
+
+    space_sync(d, s);
+    if (!s->promoted)
+        return true;
+    if (s->fault != NO_PAGE)
+        prefill(d, s);
+    load(c, &r);
+    c->fl_sys &= ~(uint32_t)X86_FL_RF;
+    /* Announce whom to kick, then look: a request made in between kicks us out at once. */
+    atomic_store(&d->running, s->w);
+    if (vcpu_requests(v)) {
+        atomic_store(&d->running, NULL);
+        return true; /* what was queued stays queued */
+    }
+    d->st.entries++;
+    const uint64_t t0 = __rdtsc();
+    const enum user64_result how = user64_run(s->w, &r, &e);
+    const uint64_t t = __rdtsc() - t0;
+    atomic_store(&d->running, NULL);
+    d->st.cycles += t;
+    switch (how) {
+    case USER64_OK: break;
+    case USER64_REFUSED: /* out of mappings or memory, or an address the host will not map: start over, and get past this instruction */
+        space_forget(d, s);
+        emulate(d);
+        return true;
+    case USER64_CRASHED: /* only what attacks a world can end it */
+        d->st.crashed++;
+        user64_free(s->w);
+        s->w = NULL;
+        d->nworlds--;
+        dmap_clear(&s->map);
+        policy_demote(d, s);
+        s->banned = true;
+        x86_raise_err(c, X86_GP, 0);
+        interp_deliver(c);
+        return true;
+    case USER64_GONE:
+        exit->kind = EXIT_FAIL;
+        snprintf(exit->fail.why, sizeof(exit->fail.why), "%s", user64_why(s->w));
+        return false;
+    }
+    if (!store(c, &r)) {
+        interp_deliver(c);
+        return true;
+    }
+    if (e.sig != SIG_KICK)
+        policy_exit(d, s, t);
+    handle(d, s, &e);
+    return true;
+}
+
+void direct_kick(struct direct *d)
+{
+    struct user64 *w = atomic_load(&d->running);
+
+    if (w)
+        user64_kick(w);
+}
+
+/* --- set-up ---------------------------------------------------------------------------------------- */
+
+static void tick(void *ctx)
+{
+    struct direct *d = ctx;
+
+    atomic_store(&d->ticked, true);
+    atomic_fetch_or(&d->v->requests, VREQ_ENGINE);
+}
+
+void direct_sample(struct direct *d) { policy_tick(d); }
+
+struct direct *direct_new(struct interp *it)
+{
+    struct direct *d = calloc(1, sizeof(*d));
+    const struct vm *vm = it->v->vm;
+    const uint64_t pages = vm->ram_size >> 12;
+
+    if (!d)
+        return NULL;
+    d->v = it->v;
+    d->it = it;
+    d->code = calloc(pages, 1);
+    d->copy = calloc(pages, sizeof(*d->copy));
+    d->copies = host_ram_alloc(DIRECT_COPIES << 12, &d->copies_fd);
+    d->writes = calloc(pages, 1);
+    d->mapped = calloc((pages + 63) / 64, 8);
+    for (unsigned i = 0; i < DIRECT_SPACES; i++)
+        d->space[i].pgd = d->space[i].fault = NO_PAGE;
+    if (!d->code || !d->copy || !d->copies || !d->writes || !d->mapped) {
+        direct_free(d);
+        return NULL;
+    }
+    d->off = vm->ram_fd < 0;
+    if (!d->off && !(d->ticker = host_ticker_new(TICK_NS, tick, d)))
+        d->off = true;
+    return d;
+}
+
+void direct_free(struct direct *d)
+{
+    if (!d)
+        return;
+    if (d->ticker)
+        host_ticker_free(d->ticker);
+    for (unsigned i = 0; i < DIRECT_SPACES; i++) {
+        user64_free(d->space[i].w);
+        if (d->space[i].map.e)
+            dmap_fini(&d->space[i].map);
+    }
+    if (d->copies)
+        host_ram_free(d->copies, DIRECT_COPIES << 12, d->copies_fd);
+    free(d->copy);
+    free(d->code);
+    free(d->writes);
+    free(d->mapped);
+    free(d);
+}

@@ -1,0 +1,155 @@
+/*
+ * Direct execution of 64-bit guest user code, in a nutshell. An address space that computes runs in a user world
+ * (sandbox/user64.h): unmodified, at its own addresses, by the processor itself. The world's mappings are a TLB: a fault of the host is
+ * looked up in the guest's page tables and either becomes a mapping or the guest's own #PF. What the guest flushes is unmapped, or, when
+ * much was flushed at once, compared with the page tables anew before the next entry. Every other trap is one instruction for the
+ * interpreter. Kernel code, and user code that makes system calls all the time, stays with the engine that uses this (translate).
+ *
+ * Which address spaces run here is decided by sampling (policy.c).
+ *
+ * Threads: everything on the vCPU's thread, except direct_kick.
+ */
+#ifndef ENGINE_DIRECT_H
+#define ENGINE_DIRECT_H
+
+#include <stdatomic.h>
+
+#include "engine/interp/interp.h"
+#include "sandbox/user64.h"
+
+#define DIRECT_SPACES 32u /* address spaces known by name */
+#define DIRECT_COPIES 4096u /* code pages that have a copy with instructions replaced */
+#define DIRECT_WORLDS 6u  /* of them with a world, per vCPU */
+
+/* --- map.c: which pages a world has ------------------------------------------------------- */
+
+enum { DMAP_W = 1, DMAP_X = 2, DMAP_RIGHTS = 3, DMAP_LARGE = 4 /* part of a large page of the guest's */, DMAP_COPY = 8 };
+struct dmap_entry {
+    uint64_t lin; /* page address; 0: empty. Page 0 is never mapped */
+    uint64_t off; /* of its page in the RAM file */
+    uint64_t gpa; /* page address | DMAP_* */
+};
+struct dmap {
+    struct dmap_entry *e;
+    unsigned bits, n;
+};
+int dmap_init(struct dmap *m);
+void dmap_fini(struct dmap *m);
+void dmap_clear(struct dmap *m);
+struct dmap_entry *dmap_find(const struct dmap *m, uint64_t lin);
+/* Enter or overwrite. False: out of memory. */
+bool dmap_put(struct dmap *m, const struct dmap_entry *e);
+/* Entries after it may move towards the front: iterate from the end. */
+void dmap_del(struct dmap *m, struct dmap_entry *e);
+static inline unsigned dmap_cap(const struct dmap *m) { return 1u << m->bits; }
+
+/* --- one guest address space ------------------------------------------------------------------ */
+
+struct dspace {
+    uint64_t pgd;   /* CR3 without PCID and flags; NO_PAGE: none */
+    uint16_t pcid;  /* what the mappings are tagged with */
+    bool promoted;  /* user code runs directly */
+    bool banned;    /* never: it uses what the world needs for itself, or attacked it */
+    bool large, huge; /* maps parts of 2 MiB, 1 GiB pages, which one INVLPG flushes as a whole */
+    bool stale;     /* compare all mappings with the page tables before the next entry */
+    int score;      /* policy.c */
+    unsigned demotions;
+    uint64_t mean;  /* of the TSC cycles between entry and exit, lately */
+    unsigned entries;
+    uint64_t seen;  /* TLB events */
+    uint64_t used;  /* least recently used goes first */
+    uint64_t fault; /* address of the #PF that the guest is handling; NO_PAGE: none */
+    uint8_t fault_access;
+    struct user64 *w;
+    struct dmap map;
+};
+
+struct direct_stats {
+    /* In the order of their names in stats.c. */
+    uint64_t cycles, entries, kicks, syscalls, page_faults, fills, prefills, mapped, unmapped, flushed, checks, emulated, code_writes, scans,
+        sensitive, sensitive_runs, promoted, demoted, worlds, crashed;
+};
+
+struct direct {
+    struct vcpu *v;
+    struct interp *it;
+    bool off;              /* no worlds on this host */
+    bool shows_cpuid;
+    struct dspace *cur;    /* of the CR3 below, once looked up */
+    uint64_t cur_cr3;
+    unsigned promoted;     /* spaces that are */
+    unsigned nworlds;
+    uint64_t clock;
+    uint64_t hold;         /* sampling ticks until which user code stays translated */
+    uint64_t ticks;
+    _Atomic(struct user64 *) running;
+    _Atomic bool ticked;
+    struct host_ticker *ticker;
+    uint8_t *code;         /* per RAM page: DCODE_* */
+    uint16_t *copy;        /* per RAM page: 1 + number of its copy, 0: none yet */
+    uint8_t *copies;       /* DIRECT_COPIES pages */
+    int copies_fd;
+    unsigned ncopies;
+    uint8_t *writes;       /* per RAM page: stores into it that were done for the world because it holds code */
+    uint64_t *mapped;      /* per RAM page, a bit: some world of this vCPU may have it */
+    struct dspace space[DIRECT_SPACES];
+    struct direct_stats st;
+    char why[128];         /* why there are no worlds */
+};
+
+/* Add up counters; name them (at most cap), with cycles turned into microseconds. Returns how many there are. */
+void direct_stats_add(struct direct_stats *to, const struct direct_stats *s);
+unsigned direct_stats_list(const struct direct_stats *s, uint64_t tsc_khz, struct engine_stat *out, unsigned cap);
+
+/* What is known of a RAM page as code. */
+enum { DCODE_UNKNOWN, DCODE_PLAIN, DCODE_COPY, DCODE_SENSITIVE };
+
+/* NULL when out of memory. */
+struct direct *direct_new(struct interp *it);
+void direct_free(struct direct *d);
+
+/* Is the address space at hand to run directly, and can the state? Call before user code is run in any other way. */
+bool direct_ready(struct direct *d);
+/* Run user code until something else is to be done; the canonical state is complete before and after. False: *exit is EXIT_FAIL. */
+bool direct_run(struct direct *d, struct vcpu_exit *exit);
+/* The sampling clock has ticked (direct.ticked) while other code ran: judge. */
+void direct_sample(struct direct *d);
+/* Code bytes changed (struct code_user). */
+void direct_inval(struct direct *d, uint64_t gpa, uint32_t len);
+/* What was known of code is no longer (struct code_user). */
+void direct_flush(struct direct *d);
+/* End a direct_run in progress. Async-signal-safe; any thread. */
+void direct_kick(struct direct *d);
+
+/* --- space.c ------------------------------------------------------------------------------- */
+
+struct dspace *space_of(struct direct *d, uint64_t cr3);
+/* Bring the mappings up to date with what the guest flushed. */
+void space_sync(struct direct *d, struct dspace *s);
+void space_forget(struct direct *d, struct dspace *s);
+enum space_fill_result {
+    FILL_DONE,      /* mapped: go on */
+    FILL_FAULT,     /* the guest's own fault, in cpu->exc */
+    FILL_EMULATE,   /* one instruction for the interpreter */
+    FILL_SENSITIVE, /* code that must not run directly */
+};
+/* The host has no translation of lin for access (enum x86_access). */
+enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t lin, int access);
+
+/* --- scan.c: code that a processor would execute without a trap, and wrongly ------------------- */
+
+#define SCAN_SITES 64
+/* How many instructions of the page must be replaced, and where they begin; -1: too many, or it cannot be told. See the file for what is
+ * looked for, and how. */
+int scan_page(const uint8_t *page, bool cpuid_traps, const uint64_t *features, uint16_t at[SCAN_SITES]);
+/* Is what lies across the end of a page that next follows free of them? */
+bool scan_joint(const uint8_t *page, const uint8_t *next, bool cpuid_traps);
+
+/* --- policy.c ------------------------------------------------------------------------------------ */
+
+void policy_tick(struct direct *d);
+/* An entry into s ended after so many cycles. */
+void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles);
+void policy_demote(struct direct *d, struct dspace *s);
+
+#endif

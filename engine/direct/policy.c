@@ -1,0 +1,100 @@
+/*
+ * Which address spaces run directly. Entering and leaving a world costs microseconds, translated code costs a factor: so a program that
+ * computes for long between its traps should run directly, one that lives from system calls should not.
+ *
+ * Translated code is sampled by a clock that counts the vCPU thread's CPU time. A tick that finds user code running speaks for the address
+ * space, one that finds its kernel speaks against it, twice as loud. In a world, the mean time between entry and exit decides; whoever falls
+ * out has to wait longer each time.
+ */
+#include "engine/direct/direct.h"
+
+#define PROMOTE 2         /* ticks */
+#define SCORE_MAX 4
+#define MEAN_SHIFT 4      /* of the moving average: 16 entries */
+#define ENTRIES_MIN 32u   /* before the mean says anything */
+#define PAYS_US 6         /* mean time in the world from which it is worth while */
+#define WAIT_MAX 6u       /* 2^6 ticks, by the fourth time */
+
+static void promote(struct direct *d, struct dspace *s)
+{
+    char why[128];
+
+    if (!s->w) {
+        if (d->nworlds >= DIRECT_WORLDS) { /* take the one that has not run for longest */
+            struct dspace *old = NULL;
+
+            for (struct dspace *o = d->space; o < d->space + DIRECT_SPACES; o++)
+                if (o->w && o != s && (!old || (o->promoted == old->promoted ? o->used < old->used : !o->promoted)))
+                    old = o;
+            if (!old)
+                return;
+            if (old->promoted)
+                policy_demote(d, old);
+            s->w = old->w;
+            old->w = NULL;
+            dmap_clear(&old->map);
+        } else {
+            s->w = user64_new(d->v->vm->ram_fd, d->copies_fd, why, sizeof(why));
+            if (!s->w) { /* out of processes or memory: translated code does it, too */
+                s->score = -(1 << WAIT_MAX);
+                return;
+            }
+            d->nworlds++;
+            d->st.worlds++;
+            d->shows_cpuid = user64_shows_cpuid(s->w);
+        }
+    }
+    if (!s->map.e && dmap_init(&s->map)) {
+        s->banned = true;
+        return;
+    }
+    space_forget(d, s);
+    s->promoted = true;
+    s->mean = 0;
+    s->entries = 0;
+    s->fault = NO_PAGE;
+    d->promoted++;
+    d->st.promoted++;
+}
+
+void policy_demote(struct direct *d, struct dspace *s)
+{
+    if (!s->promoted)
+        return;
+    s->promoted = false;
+    d->promoted--;
+    s->score = -(1 << (s->demotions < WAIT_MAX ? s->demotions : WAIT_MAX));
+    s->demotions += 2;
+    d->st.demoted++;
+}
+
+void policy_tick(struct direct *d)
+{
+    const struct x86_cpu *c = &d->v->cpu;
+
+    d->ticks++;
+    if (d->off || !x86_lma(c) || !(c->cr0 & X86_CR0_PG))
+        return;
+    struct dspace *s = space_of(d, c->cr3);
+    if (s->banned || s->promoted)
+        return;
+    if (c->cpl == 3 && c->mode == X86_MODE_64)
+        s->score++;
+    else
+        s->score -= s->score > 0 ? 2 : 0;
+    if (s->score > SCORE_MAX)
+        s->score = SCORE_MAX;
+    if (s->score >= PROMOTE)
+        promote(d, s);
+}
+
+void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles)
+{
+    const uint64_t pays = d->v->vm->tsc_khz / 1000 * PAYS_US;
+
+    s->mean += (cycles >> MEAN_SHIFT) - (s->mean >> MEAN_SHIFT);
+    if (++s->entries >= ENTRIES_MIN && s->mean < pays)
+        policy_demote(d, s);
+    else if (s->entries > 1000)
+        s->demotions = 0;
+}

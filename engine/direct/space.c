@@ -1,0 +1,357 @@
+/*
+ * A world's mappings as the TLB of a guest address space (SDM Vol. 3A, 4.10). Dropping a mapping is always right; what the
+ * guest flushes must go, at the latest before guest code runs again. Entries are made as a processor may make them: only for pages whose A
+ * bit is set (and D, to be writable). So after a large flush an entry stays if the page tables still say what it says, which
+ * is what a processor that walked them at once would have cached.
+ *
+ * Code and stores: a page is mapped for writing only while it holds no code (GPA_PF_CODE, x86/mmu.c), executable only when
+ * all of it is marked as code and was looked at (scan.c), so never both.
+ */
+#include <string.h>
+
+#include "ringer/gpa.h"
+#include "engine/direct/direct.h"
+#include "x86/cpuid.h"
+#include "x86/mmu.h"
+
+#define OFFS 0xfffull
+#define MASK_PAGE (~OFFS)
+#define AROUND 16u        /* pages looked at around one that faulted, aligned */
+#define PAGES_MAX 40000u  /* of one world: below what hosts allow (vm.max_map_count, 65530) */
+#define WRITES_MAX 64u    /* stores into a page of code done one by one, before its code is forgotten */
+
+static uint64_t page_index(const struct direct *d, const uint32_t *flags) { return (uint64_t)(flags - d->v->vm->ram_flags); }
+
+/* --- which space -------------------------------------------------------------------------- */
+
+struct dspace *space_of(struct direct *d, uint64_t cr3)
+{
+    const uint64_t pgd = cr3 & 0x000ffffffffff000ull;
+    struct dspace *s, *old = &d->space[0];
+
+    if (d->cur && d->cur_cr3 == cr3)
+        return d->cur;
+    for (s = d->space; s < d->space + DIRECT_SPACES; s++) {
+        if (s->pgd == pgd)
+            goto found;
+        if (s->used < old->used)
+            old = s;
+    }
+    s = old;
+    if (s->promoted)
+        policy_demote(d, s);
+    struct user64 *const w = s->w; /* stays with the slot, for whoever is promoted next */
+    if (w)
+        space_forget(d, s);
+    *s = (struct dspace){.pgd = pgd, .w = w, .map = s->map, .fault = NO_PAGE};
+found:
+    if (s->pcid != (cr3 & 0xfff)) { /* cached under another tag, if at all */
+        s->pcid = cr3 & 0xfff;
+        s->stale = true;
+    }
+    s->used = ++d->clock;
+    d->cur = s;
+    d->cur_cr3 = cr3;
+    return s;
+}
+
+void space_forget(struct direct *d, struct dspace *s)
+{
+    if (s->w) {
+        user64_unmap_all(s->w);
+        d->st.flushed++;
+    }
+    if (s->map.e)
+        dmap_clear(&s->map);
+    s->stale = s->large = s->huge = false;
+    s->seen = d->v->cpu.mmu.events.seq;
+}
+
+/* --- dropping ------------------------------------------------------------------------------- */
+
+static bool drop(struct direct *d, struct dspace *s, struct dmap_entry *e)
+{
+    if (!user64_unmap(s->w, e->lin, 4096)) {
+        space_forget(d, s);
+        return false;
+    }
+    d->st.unmapped++;
+    dmap_del(&s->map, e);
+    return true;
+}
+
+/* Drop what maps a guest-physical page with any of these rights. */
+static void drop_gpa(struct direct *d, struct dspace *s, uint64_t gpa, unsigned rights)
+{
+    for (unsigned i = dmap_cap(&s->map); i-- > 0;)
+        if (s->map.e[i].lin && ((s->map.e[i].gpa ^ gpa) & MASK_PAGE) == 0 && (s->map.e[i].gpa & rights) && !drop(d, s, &s->map.e[i]))
+            return;
+}
+
+/* Does the entry say what a walk at this moment would? */
+static bool still(struct direct *d, const struct dmap_entry *e)
+{
+    struct x86_look l;
+
+    if (!x86_walk_look(&d->v->cpu, e->lin, &l) || !l.user || !l.accessed || ((l.gpa ^ e->gpa) & MASK_PAGE))
+        return false;
+    if (((e->gpa & DMAP_W) && !(l.write && l.dirty)) || ((e->gpa & DMAP_X) && l.nx))
+        return false;
+    const struct gpa_range *r = gpa_find(d->v->vm->mem, l.gpa);
+    return r && r->kind == GPA_RAM && r->host_off + ((l.gpa & MASK_PAGE) - r->start) == e->off;
+}
+
+static void check_all(struct direct *d, struct dspace *s)
+{
+    const unsigned had = s->map.n;
+    unsigned gone = 0;
+
+    d->st.checks++;
+    s->stale = false;
+    for (unsigned i = dmap_cap(&s->map); i-- > 0;)
+        if (s->map.e[i].lin && !still(d, &s->map.e[i])) {
+            gone++;
+            if (!drop(d, s, &s->map.e[i]))
+                break;
+        }
+    /* Nearly all of it: the tables now belong to another program. It has to show for itself that it computes. */
+    if (had >= 16 && gone > had - had / 8)
+        policy_demote(d, s);
+}
+
+void space_sync(struct direct *d, struct dspace *s)
+{
+    const struct x86_tlb_events *l = &d->v->cpu.mmu.events;
+
+    if (s->seen != l->seq && l->seq - s->seen > X86_TLB_EVENTS) {
+        space_forget(d, s); /* not only stale: an UNWRITE may be among the lost */
+        return;
+    }
+    for (; s->seen != l->seq; s->seen++) {
+        const struct x86_tlb_event *ev = &l->ev[s->seen % X86_TLB_EVENTS];
+        struct dmap_entry *e;
+
+        if (!s->w)
+            continue;
+        switch (ev->kind) {
+        case X86_TLB_EV_ALL: s->stale = true; break;
+        case X86_TLB_EV_PCID: s->stale |= ev->arg == s->pcid || !(d->v->cpu.cr4 & X86_CR4_PCIDE); break;
+        case X86_TLB_EV_PAGE:
+            s->stale |= s->huge;
+            for (uint64_t lin = s->large ? ev->arg & ~0x1fffffull : ev->arg, n = s->large ? 512 : 1; n--; lin += 4096)
+                if ((e = dmap_find(&s->map, lin)) && (lin == ev->arg || (e->gpa & DMAP_LARGE)) && !drop(d, s, e))
+                    return;
+            break;
+        case X86_TLB_EV_UNWRITE: {
+            const uint32_t *f = gpa_page_flags(d->v->vm->ram_map, ev->arg);
+
+            if (f && (d->mapped[page_index(d, f) / 64] >> (page_index(d, f) % 64) & 1)) {
+                drop_gpa(d, s, ev->arg, DMAP_W);
+                if (s->seen == l->seq)
+                    return;
+            }
+            break;
+        }
+        }
+    }
+    if (s->stale && s->w)
+        check_all(d, s);
+}
+
+void direct_inval(struct direct *d, uint64_t gpa, uint32_t len)
+{
+    const uint32_t *f = gpa_page_flags(d->v->vm->ram_map, gpa);
+
+    if (!f || d->code[page_index(d, f)] == DCODE_UNKNOWN)
+        return;
+    d->code[page_index(d, f)] = DCODE_UNKNOWN;
+    for (struct dspace *s = d->space; s < d->space + DIRECT_SPACES; s++)
+        if (s->w)
+            drop_gpa(d, s, gpa, DMAP_X);
+}
+
+void direct_flush(struct direct *d)
+{
+    memset(d->code, DCODE_UNKNOWN, d->v->vm->ram_size >> 12);
+    for (struct dspace *s = d->space; s < d->space + DIRECT_SPACES; s++)
+        if (s->w)
+            space_forget(d, s);
+}
+
+/* --- filling ------------------------------------------------------------------------------------- */
+
+static uint8_t code_kind(struct direct *d, uint64_t gpa, uint32_t *flags, const uint8_t *host)
+{
+    uint8_t *k = &d->code[page_index(d, flags)];
+    uint16_t at[SCAN_SITES];
+
+    if (*k != DCODE_UNKNOWN)
+        return *k;
+    if (!interp_mark(d->it, gpa & MASK_PAGE, 4096))
+        return DCODE_UNKNOWN;
+    d->st.scans++;
+    const int n = scan_page(host, !d->shows_cpuid, x86_feature_bits(d->v->cpu.cpuid), at);
+    uint16_t *copy = &d->copy[page_index(d, flags)];
+
+    if (n > 0 && !*copy && d->ncopies < DIRECT_COPIES)
+        *copy = (uint16_t)++d->ncopies;
+    if (n > 0 && *copy) {
+        uint8_t *c = d->copies + ((*copy - 1u) << 12);
+
+        memcpy(c, host, 4096);
+        for (int i = 0; i < n; i++)
+            c[at[i]] = 0xf4;
+    }
+    *k = !n ? DCODE_PLAIN : n > 0 && *copy ? DCODE_COPY : DCODE_SENSITIVE;
+    if (*k != DCODE_PLAIN)
+        d->st.sensitive++;
+    return *k;
+}
+
+/* Would an instruction across one of the page's ends be one that must not run directly? Only if the other page is executable, too. */
+static bool joints_plain(struct direct *d, struct dspace *s, uint64_t lin, const uint8_t *host)
+{
+    const struct dmap_entry *a = dmap_find(&s->map, lin - 4096), *b = dmap_find(&s->map, lin + 4096);
+    const uint8_t *ram = d->v->vm->ram;
+
+    return !(a && (a->gpa & DMAP_X) && !scan_joint(ram + a->off, host, !d->shows_cpuid)) &&
+           !(b && (b->gpa & DMAP_X) && !scan_joint(host, ram + b->off, !d->shows_cpuid));
+}
+
+struct fill {
+    uint64_t lin, gpa, off, page_size;
+    uint64_t from; /* of the copy, if it is one */
+    unsigned rights;
+};
+
+/* What may be mapped at lin, now that the page tables allow access there. False: not plainly RAM. want_x: for execution. */
+static bool plan(struct direct *d, struct dspace *s, struct fill *f, bool want_w, bool want_x)
+{
+    const struct gpa_range *r = gpa_find(d->v->vm->mem, f->gpa);
+    uint32_t *flags;
+
+    if (!r || r->kind != GPA_RAM || f->lin < USER64_LOW || f->lin >= USER64_HIGH - 4096 || user64_collides(s->w, f->lin, 4096))
+        return false;
+    f->off = r->host_off + (f->gpa - r->start);
+    flags = &r->page_flags[(f->gpa - r->start) >> 12];
+    f->rights = 0;
+    if (want_x) {
+        const uint8_t *host = r->host + (f->gpa - r->start);
+
+        const uint8_t kind = code_kind(d, f->gpa, flags, host);
+
+        if ((kind != DCODE_PLAIN && kind != DCODE_COPY) || !joints_plain(d, s, f->lin, host))
+            return false;
+        f->rights = DMAP_X | (kind == DCODE_COPY ? DMAP_COPY : 0);
+        if (kind == DCODE_COPY)
+            f->from = (uint64_t)(d->copy[page_index(d, flags)] - 1) << 12;
+    } else if (want_w) {
+        const uint32_t old = __atomic_fetch_or(flags, d->v->cpu.mmu.page_bit, __ATOMIC_SEQ_CST);
+
+        if (!(old & GPA_PF_CODE))
+            f->rights = DMAP_W;
+    }
+    d->mapped[page_index(d, flags) / 64] |= 1ull << (page_index(d, flags) % 64);
+    return true;
+}
+
+/* The same for a page next to one that faulted: only what the guest has used before in the same way. */
+static bool neighbour(struct direct *d, struct dspace *s, struct fill *f, int access)
+{
+    struct x86_look l;
+
+    if (dmap_find(&s->map, f->lin) || !x86_walk_look(&d->v->cpu, f->lin, &l) || !l.user || !l.accessed)
+        return false;
+    if (access == X86_EXEC && l.nx)
+        return false;
+    f->gpa = l.gpa & MASK_PAGE;
+    f->page_size = l.page_size;
+    return plan(d, s, f, l.write && l.dirty, access == X86_EXEC);
+}
+
+static bool emit(struct direct *d, struct dspace *s, const struct fill *f, unsigned n)
+{
+    for (unsigned i = 0; i < n;) {
+        unsigned k = i + 1;
+
+        const bool copy = f[i].rights & DMAP_COPY;
+
+        while (!copy && k < n && f[k].lin == f[k - 1].lin + 4096 && f[k].off == f[k - 1].off + 4096 && f[k].rights == f[i].rights)
+            k++;
+        if (!user64_map(s->w, f[i].lin, (uint64_t)(k - i) << 12, copy ? f[i].from : f[i].off, (copy ? USER64_COPY : 0) | USER64_R | (f[i].rights & DMAP_W ? USER64_W : 0) | (f[i].rights & DMAP_X ? USER64_X : 0)))
+            return false;
+        for (; i < k; i++) {
+            const struct dmap_entry e = {f[i].lin, f[i].off, f[i].gpa | f[i].rights | (f[i].page_size > 4096 ? DMAP_LARGE : 0)};
+
+            s->large |= f[i].page_size > 4096;
+            s->huge |= f[i].page_size > 0x200000;
+            if (!dmap_put(&s->map, &e))
+                return false;
+            d->st.mapped++;
+        }
+    }
+    return true;
+}
+
+/* A store into a page that holds code is the interpreter's. A page that has had many is taken for data until it is executed again. */
+static enum space_fill_result code_write(struct direct *d, uint64_t gpa)
+{
+    const uint32_t *flags = gpa_page_flags(d->v->vm->ram_map, gpa);
+    uint8_t *n = &d->writes[page_index(d, flags)];
+
+    d->st.code_writes++;
+    if (++*n < WRITES_MAX)
+        return FILL_EMULATE;
+    *n = 0;
+    interp_code_inval(d->v->vm, d->v, gpa & MASK_PAGE, 4096);
+    return FILL_DONE; /* try again */
+}
+
+enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t lin, int access)
+{
+    struct x86_cpu *c = &d->v->cpu;
+    struct fill f[AROUND];
+    struct x86_xlat x;
+    unsigned n = 0;
+
+    if (x86_walk(c, lin, access, true, false, &x) != X86_OK)
+        return FILL_FAULT;
+    struct fill own = {.lin = lin & MASK_PAGE, .gpa = x.gpa & MASK_PAGE, .page_size = x.page_size};
+    if (s->map.n > PAGES_MAX)
+        space_forget(d, s);
+    if (user64_collides(s->w, own.lin, 4096)) {
+        s->banned = true;
+        return FILL_EMULATE;
+    }
+    if (!plan(d, s, &own, x.writable, access == X86_EXEC)) {
+        const uint32_t *flags = gpa_page_flags(d->v->vm->ram_map, own.gpa);
+
+        if (access == X86_EXEC && flags && d->code[page_index(d, flags)] != DCODE_UNKNOWN)
+            return FILL_SENSITIVE;
+        return FILL_EMULATE;
+    }
+    if (access == X86_WRITE && !(own.rights & DMAP_W))
+        return code_write(d, own.gpa);
+    const struct dmap_entry *had = dmap_find(&s->map, own.lin);
+    if (had && (had->gpa & MASK_PAGE) == own.gpa && had->off == own.off) {
+        if ((had->gpa & DMAP_RIGHTS) == (own.rights & DMAP_RIGHTS))
+            return FILL_EMULATE; /* the host has it already: no progress that way */
+        /* A page that is executed and now read keeps both. */
+        if ((had->gpa & DMAP_X) && !(own.rights & DMAP_W))
+            return FILL_EMULATE;
+    }
+    /* What is around it comes along, in ascending order. Large pages as far as the window reaches. */
+    const uint64_t first = own.lin & ~((uint64_t)AROUND * 4096 - 1);
+    for (unsigned i = 0; i < AROUND; i++) {
+        struct fill g = {.lin = first + i * 4096ull};
+
+        if (g.lin == own.lin)
+            f[n++] = own;
+        else if (neighbour(d, s, &g, access))
+            f[n++] = g;
+    }
+    d->st.fills++;
+    if (!emit(d, s, f, n))
+        space_forget(d, s);
+    return FILL_DONE;
+}

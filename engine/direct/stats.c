@@ -1,0 +1,25 @@
+/* Counters of direct execution by name. */
+#include "engine/direct/direct.h"
+
+static const char *const names[] = {
+    "direct_us", "direct_entries", "direct_kicks", "direct_syscalls", "direct_page_faults", "direct_fills", "direct_prefills", "direct_pages_mapped",
+    "direct_pages_unmapped", "direct_flushes", "direct_checks", "direct_emulated", "direct_code_writes", "direct_pages_scanned",
+    "direct_pages_sensitive", "direct_sensitive_runs", "direct_promotions", "direct_demotions", "direct_worlds", "direct_crashes",
+};
+#define N (sizeof(names) / sizeof(names[0]))
+_Static_assert(sizeof(struct direct_stats) == N * sizeof(uint64_t), "a name each");
+
+void direct_stats_add(struct direct_stats *to, const struct direct_stats *s)
+{
+    for (unsigned i = 0; i < N; i++)
+        ((uint64_t *)to)[i] += ((const uint64_t *)s)[i];
+}
+
+unsigned direct_stats_list(const struct direct_stats *s, uint64_t tsc_khz, struct engine_stat *out, unsigned cap)
+{
+    for (unsigned i = 0; i < N && i < cap; i++)
+        out[i] = (struct engine_stat){names[i], ((const uint64_t *)s)[i]};
+    if (cap && tsc_khz >= 1000)
+        out[0].value /= tsc_khz / 1000;
+    return N;
+}

@@ -1,0 +1,72 @@
+/* Ticks of a thread's CPU time: a POSIX timer whose signal goes to that thread. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ringer/host.h"
+
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+struct host_ticker {
+    timer_t timer;
+    void (*fn)(void *);
+    void *arg;
+};
+
+static void on_tick(int sig, siginfo_t *si, void *uc)
+{
+    (void)sig;
+    (void)uc;
+    if (si->si_code == SI_TIMER) {
+        const struct host_ticker *t = si->si_value.sival_ptr;
+
+        t->fn(t->arg);
+    }
+}
+
+struct host_ticker *host_ticker_new(uint64_t ns, void (*fn)(void *), void *arg)
+{
+    struct host_ticker *t = calloc(1, sizeof(*t));
+    struct sigaction sa = {.sa_sigaction = on_tick, .sa_flags = SA_SIGINFO | SA_RESTART};
+    const struct timespec period = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+    const struct itimerspec its = {.it_interval = period, .it_value = period};
+    struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN};
+
+    if (!t)
+        return NULL;
+    t->fn = fn;
+    t->arg = arg;
+    ev.sigev_value.sival_ptr = t;
+    ev.sigev_notify_thread_id = gettid();
+    sigemptyset(&sa.sa_mask);
+    if (sigaction(SIGRTMIN, &sa, NULL) || timer_create(CLOCK_THREAD_CPUTIME_ID, &ev, &t->timer)) {
+        free(t);
+        return NULL;
+    }
+    if (timer_settime(t->timer, 0, &its, NULL)) {
+        timer_delete(t->timer);
+        free(t);
+        return NULL;
+    }
+    return t;
+}
+
+void host_ticker_free(struct host_ticker *t)
+{
+    const struct timespec now = {0};
+    sigset_t set, old;
+
+    /* A tick may be pending: it would speak of memory that is gone. */
+    sigemptyset(&set);
+    sigaddset(&set, SIGRTMIN);
+    pthread_sigmask(SIG_BLOCK, &set, &old);
+    timer_delete(t->timer);
+    while (sigtimedwait(&set, NULL, &now) == SIGRTMIN)
+        ;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    free(t);
+}
