@@ -15,7 +15,7 @@ enum { SIG_ILL = 4, SIG_TRAP = 5, SIG_BUS = 7, SIG_FPE = 8, SIG_KICK = 10, SIG_S
 #define ARCH_X86_64 0xc000003eu
 #define VSYSCALL 0xffffffffff600000ull
 #define TICK_NS 1000000u
-#define SENSITIVE_STEPS 2000u /* instructions in a page that must not run directly, before translation takes over until the next tick */
+#define REFUSED_MAX 16u /* times that execution came to a page that must not run directly, before the address space is translated again */
 
 /* The selectors hosts give to 64-bit programs; programs see them. */
 #define HOST_CS 0x33
@@ -119,19 +119,13 @@ static int peek(const struct x86_cpu *c, uint64_t lin)
     return h ? *h : -1;
 }
 
-/* Code in a page that must not run directly: by the interpreter until it leaves the page. */
-static void sensitive(struct direct *d)
+/* Code in a page that must not run directly: translated until the next tick. */
+static void sensitive(struct direct *d, struct dspace *s)
 {
-    struct x86_cpu *c = &d->v->cpu;
-    const uint64_t page = c->rip & ~0xfffull;
-    unsigned n = 0;
-
     d->st.sensitive_runs++;
-    do {
-        interp_step_one(d->it);
-    } while ((c->rip & ~0xfffull) == page && c->cpl == 3 && c->activity == X86_RUNNING && !vcpu_requests(d->v) && ++n < SENSITIVE_STEPS);
-    if (n == SENSITIVE_STEPS)
-        d->hold = d->ticks + 1;
+    d->hold = d->ticks + 1;
+    if (++s->refused >= REFUSED_MAX)
+        policy_demote(d, s);
 }
 
 static void page_fault(struct direct *d, struct dspace *s, uint64_t lin, uint32_t err)
@@ -147,7 +141,7 @@ static void page_fault(struct direct *d, struct dspace *s, uint64_t lin, uint32_
         interp_deliver(&d->v->cpu);
         break;
     case FILL_EMULATE: emulate(d); break;
-    case FILL_SENSITIVE: sensitive(d); break;
+    case FILL_SENSITIVE: sensitive(d, s); break;
     }
 }
 

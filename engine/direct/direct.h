@@ -55,7 +55,7 @@ struct dspace {
     int score;      /* policy.c */
     unsigned demotions;
     uint64_t mean;  /* of the TSC cycles between entry and exit, lately */
-    unsigned entries;
+    unsigned entries, refused;
     uint64_t seen;  /* TLB events */
     uint64_t used;  /* least recently used goes first */
     uint64_t fault; /* address of the #PF that the guest is handling; NO_PAGE: none */

@@ -51,7 +51,7 @@ static void promote(struct direct *d, struct dspace *s)
     space_forget(d, s);
     s->promoted = true;
     s->mean = 0;
-    s->entries = 0;
+    s->entries = s->refused = 0;
     s->fault = NO_PAGE;
     d->promoted++;
     d->st.promoted++;
@@ -96,5 +96,5 @@ void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles)
     if (++s->entries >= ENTRIES_MIN && s->mean < pays)
         policy_demote(d, s);
     else if (s->entries > 1000)
-        s->demotions = 0;
+        s->demotions = s->refused = 0;
 }

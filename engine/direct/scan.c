@@ -13,8 +13,9 @@
  * cannot be told what is an instruction, the page is left to translation.
  *
  * Whether a byte pattern is an instruction is found by decoding from each of the bytes before it: streams of x86 code that begin wrong
- * soon run into the right one, so if nearly all of them step over the pattern it is part of something else. An instruction is
- * missed where a program jumps into the middle of another one, or hides it behind data made to that end.
+ * soon run into the right one, so if nearly all of them step over the pattern it is part of something else. In doubt (next to data, at the
+ * beginning of a page) instructions about descriptor tables are taken for constants (mov $15, %edx has the bytes of SLDT), all others
+ * for instructions. So one is missed where a program jumps into the middle of another instruction, or has SLDT and the like behind data.
  */
 #include <string.h>
 
@@ -85,6 +86,23 @@ static unsigned vector_length(const uint8_t *p, unsigned room)
 
 enum { DEAD = 0xffff, CROSSES = 0xfffe }; /* what a stream comes to; else where in [first, at] an instruction begins */
 
+/* Is it the rare kind: about descriptor tables, in code that 64-bit programs have no use for? */
+static bool soft(const uint8_t *op) { return op[1] <= 0x03 && (op[1] != 0x01 || op[2] < 0xc0); }
+
+/* Is there an instruction before that has it in an immediate operand or displacement? */
+static bool contained(const uint8_t *page, unsigned first, unsigned at, const uint64_t *features)
+{
+    for (unsigned i = first > 11 ? first - 11 : 0; i < first; i++) {
+        const unsigned room = PAGE - i < X86_MAX_INSN ? PAGE - i : X86_MAX_INSN;
+        struct x86_insn in;
+        const enum x86_decode_result r = x86_decode(&in, page + i, room, X86_MODE_64, false, features);
+
+        if (r == X86_DEC_MORE || (r == X86_DEC_OK && i + in.len > at))
+            return true;
+    }
+    return first <= 11; /* it may begin on the page before */
+}
+
 /* Where in [first, at] an instruction begins, CROSSES if nearly all ways of reading what is before lead over it, DEAD if it cannot be told. */
 static unsigned begins(const uint8_t *page, unsigned first, unsigned at, const uint64_t *features)
 {
@@ -148,8 +166,10 @@ int scan_page(const uint8_t *page, bool cpuid_traps, const uint64_t *features, u
             f3 |= page[--first] == 0xf3;
         f3 |= !first; /* it may be on the page before */
         if (suspect(p, PAGE - op, f3, cpuid_traps)) {
-            const unsigned b = begins(page, first, op, features);
+            unsigned b = begins(page, first, op, features);
 
+            if (b == DEAD && soft(p) && contained(page, first, op, features))
+                b = CROSSES;
             if (b == DEAD || (b != CROSSES && n == SCAN_SITES))
                 return -1;
             if (b != CROSSES)
