@@ -65,54 +65,40 @@ void x86_tlb_flush_all(struct x86_cpu *c)
     }
     memset(m->global, 0, sizeof(m->global));
     memset(m->iglobal, 0, sizeof(m->iglobal));
+    memset(m->local, 0, sizeof(m->local));
+    memset(m->ilocal, 0, sizeof(m->ilocal));
     m->ram_size = 0;
     forget_large(&m->large[0]);
     forget_large(&m->large[1]);
-}
-
-/* Move a tag from the generation before to the present one. False: it was stale already. */
-static bool carry_over(const struct x86_mmu *m, uint64_t *tag)
-{
-    if ((*tag & OFFS) != m->gen - 1)
-        return false;
-    *tag = (*tag & ~(uint64_t)OFFS) | m->gen;
-    return true;
 }
 
 void x86_tlb_flush_nonglobal(struct x86_cpu *c)
 {
     struct x86_mmu *m = &c->mmu;
 
-    if (!(c->cr4 & X86_CR4_PGE) || m->gen == OFFS) {
+    if (!(c->cr4 & X86_CR4_PGE)) {
         x86_tlb_flush_all(c);
         return;
     }
     m->flushes++;
     m->nonglobal_flushes++;
     m->version++;
-    m->gen++;
     forget_large(&m->large[0]);
+    /* A context switch mostly finds few of them. */
     for (unsigned x = 0; x < X86_TLB_NCTX; x++)
         for (unsigned w = 0; w < X86_TLB_SIZE / 64; w++) {
-            uint64_t bits = m->global[x][w], keep = 0;
-
-            for (; bits; bits &= bits - 1) {
+            for (uint64_t bits = m->local[x][w]; bits; bits &= bits - 1) {
                 struct x86_tlb_entry *e = &m->tlb[x][w * 64 + (unsigned)__builtin_ctzll(bits)];
 
-                carry_over(m, &e->tag_w); /* without rights to write it is 0, a generation that never is */
-                if (carry_over(m, &e->tag_r))
-                    keep |= bits & -bits;
+                e->tag_r = e->tag_w = 0;
             }
-            m->global[x][w] = keep;
+            m->local[x][w] = 0;
         }
     for (unsigned u = 0; u < 2; u++)
         for (unsigned w = 0; w < X86_ITLB_SIZE / 64; w++) {
-            uint64_t bits = m->iglobal[u][w], keep = 0;
-
-            for (; bits; bits &= bits - 1)
-                if (carry_over(m, &m->itlb[u][w * 64 + (unsigned)__builtin_ctzll(bits)].tag))
-                    keep |= bits & -bits;
-            m->iglobal[u][w] = keep;
+            for (uint64_t bits = m->ilocal[u][w]; bits; bits &= bits - 1)
+                m->itlb[u][w * 64 + (unsigned)__builtin_ctzll(bits)].tag = 0;
+            m->ilocal[u][w] = 0;
         }
 }
 
@@ -219,11 +205,12 @@ static void note_large(struct x86_mmu *m, uint64_t lin, const struct x86_xlat *x
     }
 }
 
-static void note_global(uint64_t *set, unsigned i, bool global)
+static void note_global(uint64_t *global_set, uint64_t *local_set, unsigned i, bool global)
 {
-    uint64_t bit = 1ull << (i % 64);
+    const uint64_t bit = 1ull << (i % 64);
 
-    set[i / 64] = global ? set[i / 64] | bit : set[i / 64] & ~bit;
+    (global ? global_set : local_set)[i / 64] |= bit;
+    (global ? local_set : global_set)[i / 64] &= ~bit;
 }
 
 /* Is a data breakpoint armed anywhere in the page? Then its accesses must take the slow path. Breakpoints are aligned
@@ -423,7 +410,7 @@ static int translate(struct x86_cpu *c, struct x86_tlb_entry *tlb, uint64_t lin,
     e->tag_r = tag;
     e->tag_w = x.writable && ram && become_writer(c, page_flags) ? tag : 0;
     note_large(&c->mmu, lin, &x);
-    note_global(c->mmu.global[ctx], (lin >> 12) & (X86_TLB_SIZE - 1), x.global);
+    note_global(c->mmu.global[ctx], c->mmu.local[ctx], (lin >> 12) & (X86_TLB_SIZE - 1), x.global);
     return X86_OK;
 }
 
@@ -575,7 +562,7 @@ int x86_fetch_page(struct x86_cpu *c, uint64_t lin, const uint8_t **host, uint64
         e->host = mem;
         e->tag = tag;
         note_large(&c->mmu, lin, &x);
-        note_global(c->mmu.iglobal[user], (lin >> 12) & (X86_ITLB_SIZE - 1), x.global);
+        note_global(c->mmu.iglobal[user], c->mmu.ilocal[user], (lin >> 12) & (X86_ITLB_SIZE - 1), x.global);
     }
     *gpa = e->gpa;
     *host = e->host;

@@ -72,8 +72,9 @@ struct x86_mmu {
         uint64_t filter[X86_LARGE_FILTER_BITS / 64];
         uint64_t huge_lo, huge_hi;
     } large[2];
-    /* Entries of global pages, which a MOV to CR3 keeps; other bits may be set for entries that are gone. */
+    /* Entries of global pages, which a MOV to CR3 keeps, and of others; bits may be set for entries that are gone. */
     uint64_t global[X86_TLB_NCTX][X86_TLB_SIZE / 64], iglobal[2][X86_ITLB_SIZE / 64];
+    uint64_t local[X86_TLB_NCTX][X86_TLB_SIZE / 64], ilocal[2][X86_ITLB_SIZE / 64];
     struct x86_tlb_events events;
     struct x86_tlb_entry tlb[X86_TLB_NCTX][X86_TLB_SIZE];
     struct x86_itlb_entry itlb[2][X86_ITLB_SIZE]; /* [user?] */

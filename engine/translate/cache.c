@@ -73,10 +73,13 @@ static void drop_jump(struct translate *x, unsigned ctx, unsigned slot)
     x->room->jump[ctx][slot] = slot ? (struct tr_jump){0} : no_jump0;
 }
 
-static unsigned page_hash(uint64_t lin) { return (unsigned)((lin >> 12) * 0x9e3779b97f4a7c15ull >> 52); }
+static unsigned page_hash(uint64_t lin) { return (unsigned)((lin >> 12) * 0x9e3779b97f4a7c15ull >> 50); }
+_Static_assert(TR_PAGE_SET == 1u << (64 - 50), "page_hash");
 static bool jumped_to(const struct translate *x, uint64_t lin)
 {
-    return x->jump_pages[page_hash(lin) / 64] >> (page_hash(lin) % 64) & 1;
+    const unsigned h = page_hash(lin);
+
+    return (x->jump_pages[0][h / 64] | x->jump_pages[1][h / 64]) >> (h % 64) & 1;
 }
 
 static void drop_page(struct translate *x, uint64_t page)
@@ -92,6 +95,7 @@ static void drop_page(struct translate *x, uint64_t page)
 
 static void drop_nonglobal(struct translate *x)
 {
+    memset(x->jump_pages[0], 0, sizeof(x->jump_pages[0]));
     for (unsigned c = 0; c < X86_TLB_NCTX; c++) {
         struct tr_log *t = &x->tlb_log[c], *j = &x->jump_log[c];
 
@@ -429,9 +433,11 @@ const uint8_t *tr_lookup(struct translate *x, uint64_t *gpa)
     const unsigned slot = tr_jump_slot(lin), i = lin >> 12 & (X86_ITLB_SIZE - 1);
     const uint64_t *global = c->mmu.iglobal[c->cpl == 3];
 
-    if (crosses || !(global[i / 64] >> (i % 64) & 1))
+    const bool keep = !crosses && (global[i / 64] >> (i % 64) & 1);
+
+    if (!keep)
         tr_log(&x->jump_log[ctx], slot);
-    x->jump_pages[page_hash(lin) / 64] |= 1ull << (page_hash(lin) % 64);
+    x->jump_pages[keep][page_hash(lin) / 64] |= 1ull << (page_hash(lin) % 64);
     x->room->jump[ctx][slot] = (struct tr_jump){.nlin = 0 - lin, .page = lin & MASK_PAGE, .code = code};
     return code;
 }

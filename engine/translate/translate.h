@@ -37,6 +37,7 @@
 #define TR_TLB_SIZE 1024u
 #define TR_JUMP_SIZE 4096u
 #define TR_LOG 512u
+#define TR_PAGE_SET 16384u
 #define TR_CODE_SIZE (32u << 20)
 #define TR_ARENA_SIZE (48u << 20)
 #define TR_BLOCK_CODE (48u << 10) /* no block is longer */
@@ -165,7 +166,7 @@ struct translate {
         unsigned n; /* TR_LOG: too many to list */
         uint16_t slot[TR_LOG];
     } tlb_log[X86_TLB_NCTX], jump_log[X86_TLB_NCTX];
-    uint64_t jump_pages[64]; /* hashed set of pages that were entered in the jump tables */
+    uint64_t jump_pages[2][TR_PAGE_SET / 64]; /* hashed sets of pages that were entered in the jump tables; [1]: global */
 
     uint8_t *rw, *rx;
     size_t used, base; /* code bytes; the first base are stubs */
