@@ -3,6 +3,7 @@
 
 #include "lab/engines.h"
 #include "lab/probe_out.h"
+#include "x86/decode.h"
 
 static const char head[] =
     "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
@@ -92,13 +93,15 @@ static void result_row(FILE *f, const struct probe_result *r)
 static void offenders(const struct probe_report *rep, FILE *f)
 {
     char cls[8], name[24];
-    fputs("<h2>Offenders, and what each engine does about them</h2>\n<div class=\"wrap\"><table "
-          "class=\"sort\"><thead><tr>"
-          "<th>instruction</th><th>class</th><th>what a guest would see</th><th>can the host make it trap?</th>",
+    fputs("<h2>What each engine does about an offender</h2>\n<div class=\"wrap\"><table><tbody>\n", f);
+    for (unsigned i = 0; ringer_engines[i]; i++) {
+        fprintf(f, "<tr><th>%s</th><td>", ringer_engines[i]->name);
+        esc(f, lab_engine_remedy(ringer_engines[i], X86_OP_INVALID));
+        fprintf(f, "</td><td>%s</td></tr>\n", lab_engine_usable(ringer_engines[i], NULL, 0) ? "" : "not usable on this host");
+    }
+    fputs("</tbody></table></div>\n<h2>Offenders</h2>\n<div class=\"wrap\"><table class=\"sort\"><thead><tr>"
+          "<th>instruction</th><th>class</th><th>what a guest would see</th><th>engines that differ</th></tr></thead><tbody>\n",
           f);
-    for (unsigned i = 0; ringer_engines[i]; i++)
-        fprintf(f, "<th>%s</th>", ringer_engines[i]->name);
-    fputs("</tr></thead><tbody>\n", f);
     for (unsigned i = 0; i < rep->nops; i++) {
         const struct probe_op *o = &rep->op[i];
         if (!probe_offender(o))
@@ -107,13 +110,16 @@ static void offenders(const struct probe_report *rep, FILE *f)
         esc(f, o->witness->c->form);
         fprintf(f, "</code> (%s-bit): ", o->witness->m32 ? "32" : "64");
         esc(f, o->witness->text);
-        fprintf(f, "</td><td>%s</td>", o->configurable ? "yes" : "no");
+        fprintf(f, "%s</td><td>", o->configurable ? " <span class=\"dim\">(a host setting makes it trap)</span>" : "");
         for (unsigned k = 0; ringer_engines[k]; k++) {
-            fputs("<td>", f);
-            esc(f, lab_engine_remedy(ringer_engines[k], o->op));
-            fputs("</td>", f);
+            const char *how = lab_engine_remedy(ringer_engines[k], o->op);
+            if (!strcmp(how, lab_engine_remedy(ringer_engines[k], X86_OP_INVALID)))
+                continue;
+            fprintf(f, "<b>%s</b>: ", ringer_engines[k]->name);
+            esc(f, how);
+            fputs("<br>", f);
         }
-        fputs("</tr>\n", f);
+        fputs("</td></tr>\n", f);
     }
     fputs("</tbody></table></div>\n", f);
 }
@@ -138,9 +144,8 @@ static void sets(const struct probe_report *rep, FILE *f)
 void probe_print_html(const struct probe_report *rep, FILE *f)
 {
     char line[600];
-    unsigned off = probe_count(rep, SET_OFFENDERS_FOUND), ri = 0;
-    for (unsigned i = 0; i < rep->nops; i++)
-        ri += probe_offender(&rep->op[i]) && (rep->op[i].pg & X86_PG_ROBIN_IRVINE);
+    unsigned off = probe_count(rep, SET_OFFENDERS_FOUND), ri[2] = {0};
+    probe_robin_irvine(rep, ri);
     fputs(head, f);
     fputs("<h1>Popek and Goldberg on this CPU</h1>\n<p class=\"dim\">", f);
     esc(f, rep->cpu);
@@ -153,7 +158,7 @@ void probe_print_html(const struct probe_report *rep, FILE *f)
     card(f, probe_count(rep, SET_P_FOUND), "instructions always trapped (P)");
     card(f, probe_count(rep, SET_S_TABLE), "are sensitive (S)");
     card(f, off, "sensitive, not trapping (S \\ P)");
-    card(f, ri, "of them on Robin and Irvine&rsquo;s list");
+    card(f, ri[1], "of them on Robin and Irvine&rsquo;s list");
     fprintf(f, "</div>\n<p class=\"verdict%s\">", off ? "" : " ok");
     probe_verdict(rep, line, sizeof(line));
     esc(f, line);

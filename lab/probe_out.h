@@ -26,6 +26,8 @@ bool probe_in(const struct probe_op *o, enum probe_set set);
 unsigned probe_count(const struct probe_report *rep, enum probe_set set);
 /* "push_seg" as "push seg". */
 const char *probe_pretty(const char *name, char buf[24]);
+/* n[0]: mnemonics of Robin and Irvine's list that were tried, n[1]: of these, how many did not trap in some form. */
+void probe_robin_irvine(const struct probe_report *rep, unsigned n[2]);
 const char *probe_facts(const struct probe_report *rep, char *buf, size_t cap);
 void probe_verdict(const struct probe_report *rep, char *buf, size_t cap);
 

@@ -81,6 +81,15 @@ void probe_verdict(const struct probe_report *rep, char *buf, size_t cap)
                  "Goldberg's theorem 1 holds: a monitor by trap-and-emulate alone is possible.");
 }
 
+void probe_robin_irvine(const struct probe_report *rep, unsigned n[2])
+{
+    for (unsigned i = 0; i < rep->nops; i++)
+        if (rep->op[i].pg & X86_PG_ROBIN_IRVINE) {
+            n[0]++;
+            n[1] += probe_offender(&rep->op[i]);
+        }
+}
+
 static void print_set(const struct probe_report *rep, enum probe_set set, FILE *f)
 {
     char name[24];
@@ -124,6 +133,9 @@ void probe_print(const struct probe_report *rep, FILE *f)
     fputc('\n', f);
     for (unsigned s = 0; s < SET_COUNT; s++)
         print_set(rep, s, f);
+    unsigned ri[2] = {0};
+    probe_robin_irvine(rep, ri);
+    fprintf(f, "Of Robin and Irvine's list (2000; %u mnemonics here): %u did not trap in some form\n", ri[0], ri[1]);
     probe_verdict(rep, line, sizeof(line));
     fprintf(f, "\nVerdict: %s\n\nOffenders:\n", line);
     for (unsigned i = 0; i < rep->nops; i++) {
