@@ -69,7 +69,7 @@ static struct json_object *read_data(FILE *f)
     return o;
 }
 
-static void child(struct run_options o, const char *engine, int out, int err, int in, int data)
+static void child(struct run_options o, const struct compare_run *r, int out, int err, int in, int data)
 {
     /* Not of the terminal's: Ctrl-C is for the parent, which then ends us. */
     setpgid(0, 0);
@@ -78,7 +78,8 @@ static void child(struct run_options o, const char *engine, int out, int err, in
         lseek(in, 0, SEEK_SET);
     if (dup2(in >= 0 ? in : null, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
         _exit(STATUS_ERROR);
-    o.engine = engine;
+    o.engine = r->engine->name;
+    o.engine_cfg.patch_lazy |= r->lazy;
     o.report = NULL;
     o.data_fd = data;
     int status = cli_run(&o);
@@ -131,7 +132,7 @@ static int run_one(struct compare_run *r, const struct run_options *o, int in, u
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0)
-        child(*o, r->engine->name, out[1], err[1], in, fileno(data));
+        child(*o, r, out[1], err[1], in, fileno(data));
     close(out[1]);
     close(err[1]);
     if (pid > 0) {
@@ -193,12 +194,12 @@ static void judge(struct compare_run *r, const struct compare_run *ref)
         line_at(r, start, &e1);
         line_at(ref, start, &e2);
         snprintf(r->difference, sizeof(r->difference), "console line %zu: '%.*s', with %s '%.*s'", line, (int)(e1 - start > 120 ? 120 : e1 - start),
-                 r->len ? r->out + start : "", ref->engine->name, (int)(e2 - start > 120 ? 120 : e2 - start), ref->len ? ref->out + start : "");
+                 r->len ? r->out + start : "", ref->name, (int)(e2 - start > 120 ? 120 : e2 - start), ref->len ? ref->out + start : "");
         for (char *p = r->difference; *p; p++)
             if (*p < ' ' || *p > '~')
                 *p = '?';
     } else if (r->status != ref->status) {
-        snprintf(r->difference, sizeof(r->difference), "exit status %d, with %s %d", r->status, ref->engine->name, ref->status);
+        snprintf(r->difference, sizeof(r->difference), "exit status %d, with %s %d", r->status, ref->name, ref->status);
     } else {
         r->equal = true;
     }
@@ -213,6 +214,28 @@ static bool named(const char *list, const char *name)
     return false;
 }
 
+#define LAZY "trap-lazy" /* engine trap with --patch=lazy, as an engine of its own */
+
+static void add(struct compare *c, const struct run_options *o, const struct engine_ops *e, const char *name, unsigned *usable)
+{
+    if (c->n == COMPARE_ENGINES)
+        return;
+    struct compare_run *r = &c->run[c->n++];
+    struct engine_config cfg = o->engine_cfg;
+    r->engine = e;
+    r->name = name;
+    r->lazy = !strcmp(name, LAZY);
+    cfg.patch_lazy |= r->lazy;
+    if (r->lazy)
+        e = &engine_patch; /* replacing needs the same of the host, whenever it is done */
+    if (e->probe && e->probe(&cfg, r->skipped, sizeof(r->skipped)) != 0) {
+        if (!r->skipped[0])
+            snprintf(r->skipped, sizeof(r->skipped), "not usable here");
+    } else {
+        ++*usable;
+    }
+}
+
 /* --engine auto: all that auto would consider; a list: those. 0 or a status. */
 static int choose(struct compare *c, const struct run_options *o, bool all, unsigned *usable)
 {
@@ -222,22 +245,16 @@ static int choose(struct compare *c, const struct run_options *o, bool all, unsi
         bool known = false;
         snprintf(word, sizeof(word), "%.*s", (int)strcspn(p, ","), p);
         for (unsigned i = 0; ringer_engines[i]; i++)
-            known |= !strcmp(ringer_engines[i]->name, word);
+            known |= !strcmp(ringer_engines[i]->name, word) || !strcmp(LAZY, word);
         if (!known)
             return cli_error("--engine: unknown engine '%s'; see ringer engines", word);
     }
-    for (unsigned i = 0; ringer_engines[i] && c->n < COMPARE_ENGINES; i++) {
+    for (unsigned i = 0; ringer_engines[i]; i++) {
         const struct engine_ops *e = ringer_engines[i];
-        if (any ? !e->rank && !all : !named(o->engine, e->name))
-            continue;
-        struct compare_run *r = &c->run[c->n++];
-        r->engine = e;
-        if (e->probe && e->probe(&o->engine_cfg, r->skipped, sizeof(r->skipped)) != 0) {
-            if (!r->skipped[0])
-                snprintf(r->skipped, sizeof(r->skipped), "not usable here");
-        } else {
-            ++*usable;
-        }
+        if (any ? e->rank || all : named(o->engine, e->name))
+            add(c, o, e, e->name, usable);
+        if (e == &engine_trap && !o->engine_cfg.patch_lazy && (any ? e->rank || all : named(o->engine, LAZY)))
+            add(c, o, e, LAZY, usable);
     }
     return 0;
 }

@@ -13,6 +13,8 @@
 
 struct compare_run {
     const struct engine_ops *engine;
+    const char *name; /* the engine's, or of a variant of it */
+    bool lazy;        /* trap --patch=lazy */
     char skipped[240]; /* why it did not run; "": it did */
     int status;        /* exit status; 256 + N: ended by signal N */
     bool timed_out;

@@ -7,7 +7,7 @@
 #include "cli/html.h"
 #include "cli/report.h"
 
-#define DIRECT_NS "nanoseconds of direct execution" /* engines trap and patch */
+#define DIRECT_NS REPORT_DIRECT_NS
 
 static double number(struct json_object *o, const char *key)
 {
@@ -58,6 +58,33 @@ static void direct_text(const struct compare_run *r, char *buf, size_t cap)
     }
 }
 
+/* How many instructions the guest's work takes, if that can be said: guests that wait for time execute more of them on a faster engine, so two that
+ * count have to agree within 2%. 0: cannot be said. */
+static double work(const struct compare *c)
+{
+    const struct compare_run *ref = &c->run[c->reference];
+    const double all = number(json_at(ref->data, "instructions"), "total");
+    for (unsigned i = 0; i < c->n && (ref->engine->caps & ENGINE_CAP_COUNT); i++) {
+        const struct compare_run *r = &c->run[i];
+        const double n = number(json_at(r->data, "instructions"), "total");
+        if (r != ref && r->equal && (r->engine->caps & ENGINE_CAP_COUNT) && n > 0.98 * all && n < 1.02 * all)
+            return all;
+    }
+    return 0;
+}
+
+/* Direct execution: the instructions that trapped or were interpreted, and the share of the others. */
+static void left_alone(const struct compare_run *r, double all, char *not, char *share, size_t cap)
+{
+    char num[32];
+    if (!json_at(json_at(r->data, "engine_counters"), DIRECT_NS))
+        return;
+    const uint64_t n = json_u64(json_at(r->data, "instructions"), "total");
+    snprintf(not, cap, "%s", html_digits(n, num));
+    if (r->equal && (double)n < all)
+        snprintf(share, cap, "%.3f%%", 100 * (1 - (double)n / all));
+}
+
 static unsigned find(struct compare_metric *m, unsigned first, unsigned *n, const char *name)
 {
     for (unsigned i = first; i < *n; i++)
@@ -72,9 +99,16 @@ static unsigned find(struct compare_metric *m, unsigned first, unsigned *n, cons
 
 unsigned compare_metrics(const struct compare *c, struct compare_metric m[COMPARE_METRICS])
 {
-    enum { RESULT, END, WALL, CPU, INSNS, PRIV, SENS, DIRECT, FIXED };
-    static const char *const names[FIXED] = {"result", "end, exit status", "wall time", "host CPU time", "instructions", "privileged",
-                                             "sensitive, unprivileged", "executed directly"};
+    enum { RESULT, END, WALL, RELATIVE, CPU, INSNS, PRIV, SENS, DIRECT, MONITOR, SHARE, FIXED };
+    static const char *const names[FIXED] = {"result", "end, exit status", "wall time", "relative to the fastest", "host CPU time", "instructions", "privileged",
+                                             "sensitive, unprivileged", "executed directly", "instructions by the monitor", "instructions left alone"};
+    const double all = work(c);
+    double best = 0;
+    for (unsigned i = 0; i < c->n; i++) {
+        const double w = number(c->run[i].data, "wall_seconds");
+        if (c->run[i].data && w > 0 && (best <= 0 || w < best))
+            best = w;
+    }
     unsigned n = 0;
     char num[32];
     for (unsigned k = 0; k < FIXED; k++)
@@ -88,6 +122,8 @@ unsigned compare_metrics(const struct compare *c, struct compare_metric m[COMPAR
         if (!r->data)
             continue;
         snprintf(m[WALL].value[i], w, "%.3f s", number(r->data, "wall_seconds"));
+        if (best > 0)
+            snprintf(m[RELATIVE].value[i], w, "%.2f", number(r->data, "wall_seconds") / best);
         snprintf(m[CPU].value[i], w, "%.3f s", number(r->data, "host_cpu_seconds"));
         bool counts = r->engine->caps & ENGINE_CAP_COUNT;
         snprintf(m[INSNS].value[i], w, "%s", counts ? html_digits(json_u64(in, "total"), num) : "not counted");
@@ -96,6 +132,7 @@ unsigned compare_metrics(const struct compare *c, struct compare_metric m[COMPAR
             snprintf(m[SENS].value[i], w, "%s", html_digits(json_u64(in, "sensitive_unprivileged"), num));
         }
         direct_text(r, m[DIRECT].value[i], w);
+        left_alone(r, all, m[MONITOR].value[i], m[SHARE].value[i], w);
         if (!x)
             continue;
         json_object_object_foreach(x, key, val)
@@ -129,14 +166,14 @@ void compare_text(FILE *f, const struct compare *c)
     for (unsigned k = 0; k < n; k++)
         first = strlen(m[k].name) > first ? (unsigned)strlen(m[k].name) : first;
     for (unsigned i = 0; i < c->n; i++) {
-        width[i] = (unsigned)strlen(c->run[i].engine->name);
+        width[i] = (unsigned)strlen(c->run[i].name);
         for (unsigned k = 0; k < n; k++)
             if (strlen(m[k].value[i]) > width[i])
                 width[i] = (unsigned)strlen(m[k].value[i]);
     }
     fprintf(f, "%-*s", (int)first, "");
     for (unsigned i = 0; i < c->n; i++)
-        fprintf(f, "  %*s", (int)width[i], c->run[i].engine->name);
+        fprintf(f, "  %*s", (int)width[i], c->run[i].name);
     fputc('\n', f);
     for (unsigned k = 0; k < n; k++) {
         fprintf(f, "%-*s", (int)first, m[k].name);
@@ -147,11 +184,11 @@ void compare_text(FILE *f, const struct compare *c)
     for (unsigned i = 0; i < c->n; i++) {
         const struct compare_run *r = &c->run[i];
         if (r->skipped[0])
-            fprintf(f, "%s: not run: %s\n", r->engine->name, r->skipped);
+            fprintf(f, "%s: not run: %s\n", r->name, r->skipped);
         if (r->difference[0])
-            fprintf(f, "%s: %s\n", r->engine->name, r->difference);
+            fprintf(f, "%s: %s\n", r->name, r->difference);
         if (r->message[0])
-            fprintf(f, "%s said: %s\n", r->engine->name, r->message);
+            fprintf(f, "%s said: %s\n", r->name, r->message);
     }
     fprintf(f, "results: %s\n", c->equal ? "equal" : "different");
     free(m);
@@ -162,12 +199,12 @@ struct json_object *compare_json(const struct compare *c)
     struct json_object *o = json_object_new_object(), *list = json_object_new_array();
     json_object_object_add(o, "guest", json_object_new_string(c->guest));
     json_object_object_add(o, "equal", json_object_new_boolean(c->equal));
-    json_object_object_add(o, "reference", json_object_new_string(c->run[c->reference].engine->name));
+    json_object_object_add(o, "reference", json_object_new_string(c->run[c->reference].name));
     for (unsigned i = 0; i < c->n; i++) {
         const struct compare_run *r = &c->run[i];
         struct json_object *e = json_object_new_object();
         char buf[64];
-        json_object_object_add(e, "engine", json_object_new_string(r->engine->name));
+        json_object_object_add(e, "engine", json_object_new_string(r->name));
         json_object_object_add(e, "result", json_object_new_string(result(c, i)));
         if (r->skipped[0]) {
             json_object_object_add(e, "reason", json_object_new_string(r->skipped));
@@ -196,7 +233,7 @@ static void bars(FILE *f, const struct compare *c, const char *title, const char
         if (c->run[i].data) {
             double v = number(c->run[i].data, key);
             snprintf(text[n], sizeof(text[n]), "%.3f s", v);
-            b[n] = (struct html_bar){c->run[i].engine->name, v, text[n], color};
+            b[n] = (struct html_bar){c->run[i].name, v, text[n], color};
             n++;
         }
     fprintf(f, "<h2>%s</h2>\n", title);
@@ -220,7 +257,7 @@ void compare_html(FILE *f, const struct compare *c)
     bars(f, c, "Host CPU time", "host_cpu_seconds", 2);
     fputs("<h2>Figures</h2>\n<div class=\"wrap\"><table><thead><tr><th></th>", f);
     for (unsigned i = 0; i < c->n; i++)
-        fprintf(f, "<th class=\"n\">%s</th>", c->run[i].engine->name);
+        fprintf(f, "<th class=\"n\">%s</th>", c->run[i].name);
     fputs("</tr></thead><tbody>\n", f);
     for (unsigned k = 0; k < n; k++) {
         fputs("<tr><td>", f);
@@ -240,13 +277,13 @@ void compare_html(FILE *f, const struct compare *c)
         const char *note[] = {r->skipped, r->difference, r->message};
         for (unsigned k = 0; k < 3; k++)
             if (note[k][0]) {
-                fprintf(f, "<p><b>%s</b>%s ", r->engine->name, k == 0 ? ", not run:" : k == 1 ? ", different:" : " said:");
+                fprintf(f, "<p><b>%s</b>%s ", r->name, k == 0 ? ", not run:" : k == 1 ? ", different:" : " said:");
                 html_esc(f, note[k]);
                 fputs("</p>\n", f);
             }
     }
     size_t from = ref->len > 8192 ? ref->len - 8192 : 0;
-    fprintf(f, "<h2>Console output%s, with %s</h2>\n<pre>", from ? " (its end)" : "", ref->engine->name);
+    fprintf(f, "<h2>Console output%s, with %s</h2>\n<pre>", from ? " (its end)" : "", ref->name);
     html_escn(f, ref->out ? ref->out + from : "", ref->len - from);
     fputs("</pre>\n", f);
     struct json_object *j = compare_json(c);

@@ -48,4 +48,7 @@ struct json_object *stats_json(struct vm *vm); /* takes the device lock; the cal
 uint64_t json_u64(struct json_object *o, const char *key); /* 0 if it is not there */
 struct json_object *json_at(struct json_object *o, const char *key); /* or NULL */
 
+/* Engine counter of the time in direct execution, for engines that leave the monitor's process. */
+#define REPORT_DIRECT_NS "nanoseconds of direct execution"
+
 #endif

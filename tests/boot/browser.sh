@@ -14,6 +14,8 @@ if "$ringer" engines | grep -q '^translate *usable'; then
     "$ringer" compare "$g/exc.elf" --engine interp,translate $machine --append "$evil" --report "$tmp/compare.html" >/dev/null </dev/null || fail "compare: status $?"
     pages="run compare"
 fi
+"$ringer" probe --html "$tmp/probe.html" || fail "probe: status $?"
+LAB_QUICK=1 sh scripts/lab.sh "$ringer" out/guests/teach "$tmp/lab" >"$tmp/lab.log" 2>&1 || fail "lab: $(tail -n 1 "$tmp/lab.log")"
 browse() { timeout -k 2 60 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$tmp/profile" --window-size=1100,1600 "$@" 2>"$tmp/err"; }
 for p in $pages; do
     # The page as it is, and behind it a script that looks at what the browser made of it.
@@ -84,5 +86,21 @@ assert len(light) > 30, len(light)
 for c, where in ((b'\x2b\x6c\xb8', light), (b'\xfc\xfc\xfb', light), (b'\x5b\x9b\xe0', dark), (b'\x16\x18\x1c', dark)):
     assert where.get(c, 0) > 50, (c, where.get(c))
 P
+done
+# Pages without data for scripts: laid out within the window, headings and tables there, nothing fetched, not blank.
+for p in probe lab/index lab/plain; do
+    cp "$tmp/$p.html" "$tmp/look.html"
+    cat >>"$tmp/look.html" <<'J'
+<script>
+let out = 0, cells = 0;
+for (const e of document.querySelectorAll('td,rect,text')) { const b = e.getBoundingClientRect(); cells += b.width > 0 && b.height > 0; out += b.right > document.documentElement.scrollWidth + 1; }
+document.body.dataset.look = [document.documentElement.scrollWidth <= innerWidth, performance.getEntriesByType('resource').length, cells > 20, out, document.querySelectorAll('h1,h2').length > 2].join();
+</script>
+J
+    browse --dump-dom "file://$tmp/look.html" >"$tmp/dom" || fail "$p: the browser failed: $(tail -n 3 "$tmp/err")"
+    grep -q 'data-look="true,0,true,0,true"' "$tmp/dom" || fail "$p: laid out wrong: $(grep -o 'data-look="[^"]*"' "$tmp/dom")"
+    browse --screenshot="$tmp/p.png" "file://$tmp/$p.html" >/dev/null || fail "$p: no screenshot"
+    [ "$(wc -c <"$tmp/p.png")" -gt 30000 ] || fail "$p: nearly blank"
+    pages="$pages $p"
 done
 echo "pages looked at: $pages"
