@@ -75,6 +75,23 @@ static void share(FILE *f, const char *what, uint64_t n, uint64_t of)
     fprintf(f, "  %-42s %12" PRIu64 "  %6.2f%%\n", what, n, of ? 100.0 * (double)n / (double)of : 0.0);
 }
 
+/* What it does about the sites: about most of them, and instructions it treats otherwise. */
+static void print_remedies(const struct lab_classify_report *r, const struct engine_ops *e, FILE *f)
+{
+    const char *most = lab_engine_remedy(e, X86_OP_INVALID);
+    uint64_t left = r->c->n.offending;
+    char name[24];
+    for (unsigned op = 0; op < X86_NOP_COUNT; op++)
+        if (strcmp(lab_engine_remedy(e, op), most))
+            left -= r->c->n.op_count[op] < left ? r->c->n.op_count[op] : left;
+    fprintf(f, "  %-9s can run it; %" PRIu64 " of the %" PRIu64 " sites: %s\n", e->name, left, r->c->n.offending, most);
+    for (unsigned op = 0; op < X86_NOP_COUNT; op++)
+        if (r->c->n.op_count[op] && strcmp(lab_engine_remedy(e, op), most)) {
+            op_text(op, name);
+            fprintf(f, "  %-9s   %" PRIu64 " %s: %s\n", "", r->c->n.op_count[op], name, lab_engine_remedy(e, op));
+        }
+}
+
 static void print_engines(const struct lab_classify_report *r, FILE *f)
 {
     static const char *const bits[] = {"16", "32", "64"};
@@ -87,8 +104,7 @@ static void print_engines(const struct lab_classify_report *r, FILE *f)
         else if (!lab_engine_fits(e, r->im->mode))
             fprintf(f, "  %-9s can run it, but such code only through its fallback, the interpreter\n", e->name);
         else
-            fprintf(f, "  %-9s can run it; each of the %" PRIu64 " sites: %s\n", e->name, r->c->n.offending,
-                    lab_engine_remedy(e, X86_OP_INVALID));
+            print_remedies(r, e, f);
     }
 }
 

@@ -17,8 +17,7 @@ kernel_stack:
     .globl start
 start:
     movl $kernel_stack, %esp
-    pushl $0
-    popfl
+    cld
     pushl %ebx              /* Multiboot information */
     lgdt gdtr
     ljmp $0x08, $1f

@@ -24,8 +24,7 @@ kernel_stack:
     .globl start
 start:
     movl $kernel_stack, %esp
-    pushl $0
-    popfl
+    cld
     movl $(boot_pdpt + 3), boot_pml4
     movl $(boot_pd + 3), boot_pdpt
     movl $8, %ecx           /* 16 MiB, in pages of 2 MiB */
