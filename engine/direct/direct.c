@@ -41,7 +41,10 @@ bool direct_ready(struct direct *d)
 
     if (!d->promoted || !can_run(c) || d->hold > d->ticks)
         return false;
-    const struct dspace *s = space_of(d, c->cr3);
+    struct dspace *s = space_of(d, c->cr3);
+
+    if (UNLIKELY(d->always) && !s->promoted && !s->banned && s->score >= 0)
+        policy_promote(d, s);
     return s->promoted && !s->banned;
 }
 
@@ -151,7 +154,7 @@ static void handle(struct direct *d, struct dspace *s, const struct user64_exit 
 
     if (e->foul) { /* whatever is there for the guest, translated code will find */
         s->banned = true;
-        policy_demote(d, s);
+        policy_withdraw(d, s);
         return;
     }
     switch (e->sig) {
@@ -245,7 +248,7 @@ bool direct_run(struct direct *d, struct vcpu_exit *exit)
         s->w = NULL;
         d->nworlds--;
         dmap_clear(&s->map);
-        policy_demote(d, s);
+        policy_withdraw(d, s);
         s->banned = true;
         x86_raise_err(c, X86_GP, 0);
         interp_deliver(c);
@@ -306,7 +309,9 @@ struct direct *direct_new(struct interp *it)
         direct_free(d);
         return NULL;
     }
-    d->off = vm->ram_fd < 0;
+    d->off = vm->ram_fd < 0 || vm->engine_cfg.user_code == USER_CODE_TRANSLATED || it->v->paced;
+    d->always = !d->off && vm->engine_cfg.user_code == USER_CODE_DIRECT;
+    d->promoted = d->always;
     if (!d->off && !(d->ticker = host_ticker_new(TICK_NS, tick, d)))
         d->off = true;
     return d;

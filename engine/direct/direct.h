@@ -74,10 +74,11 @@ struct direct {
     struct vcpu *v;
     struct interp *it;
     bool off;              /* no worlds on this host */
+    bool always;           /* USER_CODE_DIRECT */
     bool shows_cpuid;
     struct dspace *cur;    /* of the CR3 below, once looked up */
     uint64_t cur_cr3;
-    unsigned promoted;     /* spaces that are */
+    unsigned promoted;     /* spaces that are; never 0 with always */
     unsigned nworlds;
     uint64_t clock;
     uint64_t hold;         /* sampling ticks until which user code stays translated */
@@ -150,6 +151,8 @@ bool scan_joint(const uint8_t *page, const uint8_t *next, bool cpuid_traps);
 void policy_tick(struct direct *d);
 /* An entry into s ended after so many cycles. */
 void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles);
-void policy_demote(struct direct *d, struct dspace *s);
+void policy_promote(struct direct *d, struct dspace *s);
+void policy_withdraw(struct direct *d, struct dspace *s); /* no longer directly, for now */
+void policy_demote(struct direct *d, struct dspace *s);   /* because it does not pay: it has to wait */
 
 #endif

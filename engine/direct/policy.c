@@ -15,7 +15,7 @@
 #define PAYS_US 6         /* mean time in the world from which it is worth while */
 #define WAIT_MAX 6u       /* 2^6 ticks, by the fourth time */
 
-static void promote(struct direct *d, struct dspace *s)
+void policy_promote(struct direct *d, struct dspace *s)
 {
     char why[128];
 
@@ -28,8 +28,7 @@ static void promote(struct direct *d, struct dspace *s)
                     old = o;
             if (!old)
                 return;
-            if (old->promoted)
-                policy_demote(d, old);
+            policy_withdraw(d, old);
             s->w = old->w;
             old->w = NULL;
             dmap_clear(&old->map);
@@ -57,12 +56,17 @@ static void promote(struct direct *d, struct dspace *s)
     d->st.promoted++;
 }
 
+void policy_withdraw(struct direct *d, struct dspace *s)
+{
+    d->promoted -= s->promoted;
+    s->promoted = false;
+}
+
 void policy_demote(struct direct *d, struct dspace *s)
 {
-    if (!s->promoted)
+    if (!s->promoted || d->always)
         return;
-    s->promoted = false;
-    d->promoted--;
+    policy_withdraw(d, s);
     s->score = -(1 << (s->demotions < WAIT_MAX ? s->demotions : WAIT_MAX));
     s->demotions += 2;
     d->st.demoted++;
@@ -76,7 +80,7 @@ void policy_tick(struct direct *d)
     if (d->off || !x86_lma(c) || !(c->cr0 & X86_CR0_PG))
         return;
     struct dspace *s = space_of(d, c->cr3);
-    if (s->banned || s->promoted)
+    if (s->banned || s->promoted || d->always)
         return;
     if (c->cpl == 3 && c->mode == X86_MODE_64)
         s->score++;
@@ -85,7 +89,7 @@ void policy_tick(struct direct *d)
     if (s->score > SCORE_MAX)
         s->score = SCORE_MAX;
     if (s->score >= PROMOTE)
-        promote(d, s);
+        policy_promote(d, s);
 }
 
 void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles)

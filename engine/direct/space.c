@@ -38,8 +38,7 @@ struct dspace *space_of(struct direct *d, uint64_t cr3)
             old = s;
     }
     s = old;
-    if (s->promoted)
-        policy_demote(d, s);
+    policy_withdraw(d, s);
     struct user64 *const w = s->w; /* stays with the slot, for whoever is promoted next */
     if (w)
         space_forget(d, s);

@@ -179,6 +179,8 @@ static int tr_vcpu_init(struct vcpu *v)
     x->version = v->cpu.mmu.version;
     x->hard = v->cpu.mmu.hard;
     x->direct = direct_new(x->it);
+    if (x->direct)
+        x->room->direct = x->direct->promoted;
     if (!x->direct || tr_cache_init(x)) {
         tr_vcpu_fini(v);
         return -1;

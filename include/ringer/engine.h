@@ -49,11 +49,19 @@ enum engine_irqchip {
     IRQCHIP_USER,    /* none: ours */
 };
 
+/* How engine translate runs 64-bit user code. */
+enum engine_user_code {
+    USER_CODE_AUTO,       /* translated or directly, by what pays */
+    USER_CODE_TRANSLATED, /* always translated: every instruction is seen and counted */
+    USER_CODE_DIRECT,     /* directly wherever the state allows */
+};
+
 /* What the user may say about engines. All zero: defaults. */
 struct engine_config {
     enum engine_irqchip irqchip;
     const char *kvm_device; /* NULL: /dev/kvm */
     bool patch_lazy;        /* engine trap: replace what does not trap, page by page before first execution */
+    enum engine_user_code user_code;
     bool report_sensitive;  /* engine trap: report each execution of an unprivileged sensitive instruction */
 };
 
