@@ -429,6 +429,8 @@ const uint8_t *tr_lookup(struct translate *x, uint64_t *gpa)
         crosses = b->gpa2 != NO_PAGE;
         code = b->code + (x->rx - x->rw);
     }
+    if (x->key & TR_PLAIN) /* for a link alone */
+        return code;
     const unsigned ctx = x->key & TR_CTX;
     const unsigned slot = tr_jump_slot(lin), i = lin >> 12 & (X86_ITLB_SIZE - 1);
     const uint64_t *global = c->mmu.iglobal[c->cpl == 3];

@@ -83,6 +83,9 @@ uintptr_t xl_exec_end(struct vcpu *v, struct tr_site *s)
     return leave(v, s, s->exec(c, s->in), s->len);
 }
 
+/* The TLB changed, and with it what the block may have looked up ahead. */
+static inline bool windows_shut(struct vcpu *v) { return UNLIKELY(translate_of(v)->version != v->cpu.mmu.version); }
+
 /* Fetch and decode the site's instruction again and execute it the exact way. */
 static uintptr_t redo(struct vcpu *v, struct tr_site *s)
 {
@@ -103,18 +106,41 @@ static uintptr_t redo(struct vcpu *v, struct tr_site *s)
         r = fn ? fn(c, &in) : X86_UNDEF;
     }
     /* POPF comes here when an interrupt waits for IF, or for TF and AC. */
-    if (r != X86_OK || disturbed(v) || c->inhibit_irq || in.op == X86_OP_POPF || in.len != s->len)
+    if (r != X86_OK || disturbed(v) || c->inhibit_irq || in.op == X86_OP_POPF || in.len != s->len || windows_shut(v))
         return leave(v, s, r, in.len);
     finish(v, s);
     return (uintptr_t)s->next;
 }
 
+/* An access is allowed and cpu->rip that of the page: enter it in the room's table. False: it cannot be done inline. */
+static bool fill(struct translate *x, uint64_t lin, bool write)
+{
+    const struct x86_mmu *m = &x->v->cpu.mmu;
+    const unsigned ctx = (unsigned)(m->cur - m->tlb[0]) / X86_TLB_SIZE, slot = lin >> 12 & (TR_TLB_SIZE - 1);
+    const struct x86_tlb_entry *e = &m->cur[slot];
+    const uint64_t page = lin & ~0xfffull, tag = page | m->gen, none = TR_NONE(slot);
+
+    if ((write ? e->tag_w : e->tag_r) != tag)
+        return false;
+    if (!(m->global[ctx][slot / 64] >> (slot % 64) & 1))
+        tr_log(&x->tlb_log[ctx], slot);
+    x->room->tlb[ctx][slot] = (struct tr_tlb){.nread = e->tag_r == tag ? 0 - page : none, .nwrite = e->tag_w == tag ? 0 - page : none, .addend = e->addend};
+    return true;
+}
+
+/* To before the instruction: of another block, since what this one has looked up ahead is void. */
+static uintptr_t anew(struct vcpu *v, const struct tr_site *s)
+{
+    v->insns += s->idx;
+    v->cpu.rip += s->off;
+    return next(v);
+}
+
 uintptr_t xl_miss(struct vcpu *v, struct tr_site *s)
 {
     struct translate *x = translate_of(v);
-    struct room *room = x->room;
     struct x86_cpu *c = &v->cpu;
-    const uint64_t lin = room->lin;
+    const uint64_t lin = x->room->lin;
     void *host;
 
     x->st.misses++;
@@ -124,26 +150,34 @@ uintptr_t xl_miss(struct vcpu *v, struct tr_site *s)
     if (x86_lin_host(c, lin, s->access, &host))
         return leave(v, s, X86_FAULT, 0);
     c->rip -= s->off;
-    if (!host)
+    if (windows_shut(v))
+        return anew(v, s);
+    if (!host || !fill(x, lin, s->access == X86_WRITE))
         return redo(v, s);
-    if (x->version != c->mmu.version)
-        tr_sync(x);
-
-    const unsigned ctx = (unsigned)(c->mmu.cur - c->mmu.tlb[0]) / X86_TLB_SIZE;
-    const struct x86_tlb_entry *e = &c->mmu.cur[lin >> 12 & (X86_TLB_SIZE - 1)];
-    const uint64_t page = lin & ~0xfffull, tag = page | c->mmu.gen;
-    struct tr_tlb *t = &room->tlb[ctx][lin >> 12 & (TR_TLB_SIZE - 1)];
-
-    if ((s->access == X86_WRITE ? e->tag_w : e->tag_r) != tag)
-        return redo(v, s);
-    const uint64_t none = TR_NONE(lin >> 12 & (TR_TLB_SIZE - 1));
-
-    const unsigned slot = lin >> 12 & (TR_TLB_SIZE - 1);
-
-    if (!(c->mmu.global[ctx][slot / 64] >> (slot % 64) & 1))
-        tr_log(&x->tlb_log[ctx], slot);
-    *t = (struct tr_tlb){.nread = e->tag_r == tag ? 0 - page : none, .nwrite = e->tag_w == tag ? 0 - page : none, .addend = e->addend};
     return (uintptr_t)s->retry;
+}
+
+/* The lookup of a window fails: fill the entry and start the instruction anew, or go on without windows. */
+uintptr_t xl_window(struct vcpu *v, struct tr_site *s)
+{
+    struct translate *x = translate_of(v);
+    struct x86_cpu *c = &v->cpu;
+    const uint64_t lin = x->room->lin, own = lin + s->own;
+    void *host;
+
+    x->st.misses++;
+    if ((own & 0xfff) + s->own_size > 0x1000 || !x86_canonical(own) || ((lin ^ (lin + s->size - 1)) & ~0xfffull)) {
+        /* It will often be so. */
+        e_patch(s->link, s->next - (x->rx - x->rw));
+        return (uintptr_t)s->next;
+    }
+    c->rip += s->off;
+    if (x86_lin_host(c, own, s->access, &host))
+        return leave(v, s, X86_FAULT, 0);
+    c->rip -= s->off;
+    if (windows_shut(v))
+        return anew(v, s);
+    return (uintptr_t)(host && fill(x, own, s->wide_write) ? s->retry : s->next);
 }
 
 /* --- branches -------------------------------------------------------------------------- */
@@ -180,8 +214,10 @@ uintptr_t xl_chain(struct vcpu *v, struct tr_site *s)
         return XL_LEAVE;
 
     uint64_t gpa;
+    x->key |= s->plain ? TR_PLAIN : 0;
     const uint8_t *code = tr_lookup(x, &gpa);
 
+    x->key &= (uint8_t)~TR_PLAIN;
     if (!code) {
         x->turn = !x->it->again;
         return XL_LEAVE;

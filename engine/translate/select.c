@@ -19,7 +19,7 @@ static uint32_t site_id(const struct tr *t, const struct tr_site *s) { return (u
 
 static void later(struct tr *t, uint8_t *disp, struct tr_site *s, uint8_t *stub)
 {
-    t->out[t->nout++] = (struct out){.disp = disp, .site = s, .stub = stub};
+    t->out[t->nout++] = (struct out){.disp = disp, .site = s, .stub = stub, .idx = t->idx, .off = t->off, .in = t->in};
 }
 static void leave_by(struct tr *t, enum out_kind kind, uint8_t *disp)
 {
@@ -59,97 +59,116 @@ void sel_unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub)
 
 /* --- addresses -------------------------------------------------------------------- */
 
-/* The linear address of [base + index * scale + disp] into S0; lea: the offset alone, in dst. */
-bool sel_address(struct tr *t, unsigned dst, bool lea)
+/* base + index * scale + disp + extra into dst; narrow: 32 bits of it. S0 and S1 are lost. */
+static bool offset(struct tr *t, unsigned dst, const struct sel_where *at, int extra, bool narrow)
 {
-    const struct x86_memref *m = &t->in->mem;
-    unsigned w = t->in->addrsize == 8 ? E_W : 0;
+    const struct x86_memref *m = &at->m;
+    const unsigned w = at->addrsize == 8 && !narrow ? E_W : 0;
     struct emit *e = &t->e;
     struct hmem h = {NOREG, NOREG, m->scale ? m->scale : 1, 0};
+    int64_t d = m->disp + extra;
 
-    if (t->in->addrsize < 4)
+    if (at->addrsize < 4)
         return false;
     if (m->base == X86_REG_RIP) {
-        const int64_t d = m->disp + t->off + t->in->len;
-
-        if (d != (int32_t)d || !w)
+        d += t->off + t->in->len;
+        if (d != (int32_t)d || at->addrsize != 8)
             return false;
         e_load(e, H_S0, AT_CPU(rip));
         h.base = H_S0;
-        h.disp = (int32_t)d;
     } else {
-        if (m->base < X86_NGPR) {
-            h.base = tr_host[m->base];
-            if (h.base == NOREG) {
-                e_load(e, H_S0, AT_CPU(gpr[m->base]));
-                h.base = H_S0;
-            }
-        }
-        if (m->index < X86_NGPR) {
-            h.index = tr_host[m->index];
-            if (h.index == NOREG) {
-                e_load(e, H_S1, AT_CPU(gpr[m->index]));
-                h.index = H_S1;
-            }
-        }
-        if (m->disp != (int32_t)m->disp) {
+        if (m->base < X86_NGPR)
+            h.base = (uint8_t)sel_fetch(t, m->base, H_S0);
+        if (m->index < X86_NGPR)
+            h.index = (uint8_t)sel_fetch(t, m->index, H_S1);
+        if (d != (int32_t)d) {
             if (h.base != NOREG || h.index != NOREG || !w)
                 return false;
-            e_imm(e, dst, (uint64_t)m->disp);
-            h.base = (uint8_t)dst;
-        } else {
-            h.disp = (int32_t)m->disp;
+            e_imm(e, dst, (uint64_t)d);
+            return true;
         }
     }
-    if (lea && t->in->opnd[0].size == 4)
-        w = 0;
-    if (h.base != dst || h.index != NOREG || h.disp || !w) {
-        if (h.index == NOREG && h.base != NOREG && !h.disp && w)
-            e_mov(e, dst, h.base);
-        else
-            e_rm(e, w, 0x8d, dst, h);
-    }
-    if (!lea && (m->seg == X86_FS || m->seg == X86_GS)) {
-        e_load(e, H_S1, m->seg == X86_FS ? AT_CPU(seg[X86_FS].base) : AT_CPU(seg[X86_GS].base));
+    h.disp = (int32_t)d;
+    if (h.index == NOREG && h.base != NOREG && !h.disp && w)
+        e_mov(e, dst, h.base);
+    else
+        e_rm(e, w, 0x8d, dst, h);
+    return true;
+}
+
+bool sel_address(struct tr *t, unsigned dst, const struct sel_where *at, int extra)
+{
+    struct emit *e = &t->e;
+
+    if (!offset(t, dst, at, extra, false))
+        return false;
+    if (at->m.seg == X86_FS || at->m.seg == X86_GS) {
+        e_load(e, H_S1, at->m.seg == X86_FS ? AT_CPU(seg[X86_FS].base) : AT_CPU(seg[X86_GS].base));
         e_lea(e, dst, (struct hmem){(uint8_t)dst, H_S1, 1, 0});
+        t->s1 = -1;
     }
     return true;
 }
 
-/* The linear address in S0 to a host address: the operand is at [S0 + S1]. RCX is lost. again: on a miss fill the entry and start the
- * instruction anew; else the executor does it (second operands: their entry may be that of the first one). */
-void sel_lookup(struct tr *t, bool write, unsigned size, bool again)
+static void look(struct tr *t, bool write, unsigned size, struct tr_site *s, bool wide)
 {
     const unsigned ctx = t->b->key & TR_CTX;
     struct emit *e = &t->e;
-    struct tr_site *s = sel_site(t);
 
-    s->size = (uint8_t)size;
-    s->access = write ? X86_WRITE : X86_READ;
-    s->redo = !again;
+    t->s1 = -1;
     SHRX(H_S1, H_S0);
     PDEP(H_S1, H_S1, AT_ROOM(tlb_mask));
     e_load(e, H_CX, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + (write ? offsetof(struct tr_tlb, nwrite) : offsetof(struct tr_tlb, nread)))));
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, (int32_t)size - 1});
     SHRX(H_CX, H_CX);
     sel_unless_zero(t, s, t->x->miss_stub);
+    if (wide)
+        t->out[t->nout - 1].kind = OUT_WINDOW;
     e_load(e, H_S1, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + offsetof(struct tr_tlb, addend))));
 }
 
-/* Locked accesses that are not aligned go the exact way: they might cross a cache line. */
-void sel_aligned(struct tr *t, unsigned size)
+void sel_lookup(struct tr *t, bool write, unsigned size, bool again)
 {
+    struct tr_site *s = sel_site(t);
+
+    s->size = (uint8_t)size;
+    s->access = write ? X86_WRITE : X86_READ;
+    s->redo = !again;
+    look(t, write, size, s, false);
+}
+
+void sel_look_wide(struct tr *t, bool write, unsigned size, bool own_write, unsigned own, unsigned own_size)
+{
+    struct tr_site *s = sel_site(t);
+
+    t->nopen--; /* what is next is not the next instruction */
+    s->size = (uint8_t)size;
+    s->access = own_write ? X86_WRITE : X86_READ;
+    s->wide_write = write;
+    s->own = (uint8_t)own;
+    s->own_size = (uint8_t)own_size;
+    look(t, write, size, s, true);
+}
+
+/* Locked accesses that are not aligned go the exact way: they might cross a cache line. */
+bool sel_aligned(struct tr *t, unsigned size)
+{
+    const struct sel_where at = sel_operand_of(t->in);
+    struct hmem mask = AT_ROOM(align_mask);
+    struct emit *e = &t->e;
     struct tr_site *s;
 
     if (size == 1)
-        return;
+        return true;
+    if (!sel_address(t, H_S0, &at, 0))
+        return false;
+    t->addressed = true;
     s = sel_site(t);
     s->redo = true;
-    struct emit *e = &t->e;
-    struct hmem mask = AT_ROOM(align_mask);
     mask.disp += 8 * __builtin_ctz(size);
     PEXT(H_CX, H_S0, mask);
     sel_unless_zero(t, s, t->x->miss_stub);
+    return true;
 }
 
 /* --- instructions that stay what they are ------------------------------------------- */
@@ -180,6 +199,8 @@ unsigned sel_fetch(struct tr *t, unsigned guest, unsigned scratch)
     if (tr_host[guest] != NOREG)
         return tr_host[guest];
     e_load(&t->e, scratch, AT_CPU(gpr[guest]));
+    if (scratch == H_S1)
+        t->s1 = -1;
     return scratch;
 }
 void sel_put_back(struct tr *t, unsigned guest, unsigned reg)
@@ -277,18 +298,20 @@ static bool modrm(struct tr *t)
     if (cl && reg && tr_host[rg] == NOREG)
         return false;
     size = rm->size;
-    if (!size || size > 8 || !sel_address(t, H_S0, false))
+    if (!size || size > 8)
         return false;
     if (in->op == X86_OP_XCHG)
         locked = true;
-    if (locked)
-        sel_aligned(t, size);
-    sel_lookup(t, rm->access & X86_ACC_W, size, true);
+    if (locked && !sel_aligned(t, size))
+        return false;
+    struct hmem op;
+    if (!sel_memory(t, SEL_MEM, sel_operand_of(in), rm->access & X86_ACC_W, size, true, &op))
+        return false;
     if (cl)
         e_mov(e, H_CX, H_GCX);
     const unsigned hr = reg ? sel_fetch(t, rg, H_CX) : in->modrm >> 3 & 7u;
 
-    e_rm(e, how, in->opcode, hr, sel_operand);
+    e_rm(e, how, in->opcode, hr, op);
     sel_immediate(t);
     if (reg && (reg->access & X86_ACC_W))
         sel_put_back(t, rg, hr);
@@ -333,11 +356,11 @@ static bool mov(struct tr *t)
     if (in->opcode >= 0xa0 && in->opcode <= 0xa3) {
         const bool write = in->opcode >= 0xa2;
         const unsigned size = in->opnd[write ? 0 : 1].size;
+        struct hmem op;
 
-        if (!sel_address(t, H_S0, false))
+        if (!sel_memory(t, SEL_MEM, sel_operand_of(in), write, size, true, &op))
             return false;
-        sel_lookup(t, write, size, true);
-        e_rm(e, sel_prefix_bits(in), (write ? 0x88 : 0x8a) | (size > 1), H_AX, sel_operand);
+        e_rm(e, sel_prefix_bits(in), (write ? 0x88 : 0x8a) | (size > 1), H_AX, op);
         return true;
     }
     return false;
@@ -377,8 +400,9 @@ static bool lea(struct tr *t)
     const struct x86_operand *d = &t->in->opnd[0];
 
     const unsigned h = tr_host[d->reg] == NOREG ? H_S0 : tr_host[d->reg];
+    const struct sel_where at = sel_operand_of(t->in);
 
-    if (d->size < 4 || !sel_address(t, h, true))
+    if (d->size < 4 || !offset(t, h, &at, 0, d->size == 4))
         return false;
     sel_put_back(t, d->reg, h);
     return true;
@@ -397,10 +421,11 @@ static bool divide(struct tr *t, bool sign)
     const unsigned w = o->size == 8 ? E_W : 0;
 
     if (o->kind == X86_OPND_MEM) {
-        if (!sel_address(t, H_S0, false))
+        struct hmem op;
+
+        if (!sel_memory(t, SEL_MEM, sel_operand_of(in), false, o->size, true, &op))
             return false;
-        sel_lookup(t, false, o->size, true);
-        e_rm(e, w, 0x8b, H_S0, sel_operand);
+        e_rm(e, w, 0x8b, H_S0, op);
     } else {
         e_rr(e, w, 0x89, sel_fetch(t, o->reg, H_S0), H_S0);
     }
@@ -430,45 +455,57 @@ static bool divide(struct tr *t, bool sign)
 
 /* --- stack ----------------------------------------------------------------------- */
 
-static void stack_slot(struct tr *t, bool again)
+/* Room for eight bytes below the top. */
+static struct hmem stack_slot(struct tr *t, bool again)
 {
-    e_lea(&t->e, H_S0, (struct hmem){H_GSP, NOREG, 1, -8});
-    sel_lookup(t, true, 8, again);
+    struct hmem op;
+
+    sel_memory(t, SEL_STACK, sel_stack(X86_RSP, -8), true, 8, again, &op);
+    return op;
 }
+static struct hmem stack_top(struct tr *t)
+{
+    struct hmem op;
+
+    sel_memory(t, SEL_STACK, sel_stack(X86_RSP, 0), false, 8, true, &op);
+    return op;
+}
+static void move_top(struct tr *t, int d) { e_lea(&t->e, H_GSP, (struct hmem){H_GSP, NOREG, 1, d}); }
 
 static bool push(struct tr *t)
 {
     const struct x86_insn *in = t->in;
     const struct x86_operand *o = &in->opnd[x86_explicit(in, 0)];
     struct emit *e = &t->e;
+    struct hmem op;
 
     if (in->stacksize != 8)
         return false;
     switch (o->kind) {
     case X86_OPND_GPR:
-        stack_slot(t, true);
-        e_store(e, sel_fetch(t, o->reg, H_CX), sel_operand);
+        op = stack_slot(t, true);
+        e_store(e, sel_fetch(t, o->reg, H_CX), op);
         break;
     case X86_OPND_IMM:
         if (in->imm != (int32_t)in->imm)
             return false;
-        stack_slot(t, true);
-        e_rm(e, E_W, 0xc7, 0, sel_operand);
+        op = stack_slot(t, true);
+        e_rm(e, E_W, 0xc7, 0, op);
         e4(e, (uint32_t)in->imm);
         break;
     case X86_OPND_MEM:
-        if (!sel_address(t, H_S0, false))
+        t->s1 = -1;
+        if (!sel_memory(t, SEL_MEM, sel_operand_of(in), false, 8, true, &op))
             return false;
-        sel_lookup(t, false, 8, true);
-        e_load(e, H_CX, sel_operand);
+        e_load(e, H_CX, op);
         e_store(e, H_CX, AT_ROOM(tmp[0]));
-        stack_slot(t, false);
+        op = stack_slot(t, false);
         e_load(e, H_CX, AT_ROOM(tmp[0]));
-        e_store(e, H_CX, sel_operand);
+        e_store(e, H_CX, op);
         break;
     default: return false;
     }
-    e_mov(e, H_GSP, H_S0);
+    move_top(t, -8);
     return true;
 }
 
@@ -480,27 +517,27 @@ static bool pop(struct tr *t)
 
     if (in->stacksize != 8 || o->kind != X86_OPND_GPR)
         return false;
-    e_mov(e, H_S0, H_GSP);
-    sel_lookup(t, false, 8, true);
-    const unsigned h = tr_host[o->reg] == NOREG ? H_CX : tr_host[o->reg];
 
-    e_load(e, h, sel_operand);
+    const unsigned h = tr_host[o->reg] == NOREG ? H_CX : tr_host[o->reg];
+    const struct hmem op = stack_top(t);
+
+    e_load(e, h, op);
     sel_put_back(t, o->reg, h);
     if (o->reg != X86_RSP)
-        e_lea(e, H_GSP, (struct hmem){H_GSP, NOREG, 1, 8});
+        move_top(t, 8);
     return true;
 }
 
 static bool leave(struct tr *t)
 {
     struct emit *e = &t->e;
+    struct hmem op;
 
     if (t->in->stacksize != 8)
         return false;
-    e_mov(e, H_S0, H_BP);
-    sel_lookup(t, false, 8, true);
+    sel_memory(t, SEL_STACK, sel_stack(X86_RBP, 0), false, 8, true, &op);
     e_lea(e, H_GSP, (struct hmem){H_BP, NOREG, 1, 8});
-    e_load(e, H_BP, sel_operand);
+    e_load(e, H_BP, op);
     return true;
 }
 
@@ -515,6 +552,7 @@ static void probe(struct tr *t, struct tr_site *s, uint8_t *stub)
     RORX(H_CX, H_S0, 12);
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     PDEP(H_S1, H_CX, AT_ROOM(jump_mask));
+    t->s1 = -1;
     e_load(e, H_CX, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, nlin)));
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     sel_unless_zero(t, s, stub);
@@ -543,14 +581,14 @@ static void jump_far(struct tr *t, int popped, bool on)
 
 static bool in_page(int64_t off) { return off >= 0 && off <= 0xfff; }
 
-static uint8_t *chain_site(struct tr *t, int64_t to, uint8_t *disp)
+static struct tr_site *chain_site(struct tr *t, int64_t to, uint8_t *disp)
 {
     struct tr_site *s = sel_site(t);
 
     s->off = (uint16_t)to;
     s->link = disp;
     later(t, disp, s, t->x->chain_stub);
-    return disp;
+    return s;
 }
 
 /* Go on at an offset relative to the page. */
@@ -621,10 +659,10 @@ static bool target(struct tr *t)
             e_mov(e, H_S0, tr_host[o->reg]);
         return true;
     }
-    if (o->kind != X86_OPND_MEM || !sel_address(t, H_S0, false))
+    struct hmem op;
+    if (o->kind != X86_OPND_MEM || !sel_memory(t, SEL_MEM, sel_operand_of(t->in), false, 8, true, &op))
         return false;
-    sel_lookup(t, false, 8, true);
-    e_load(e, H_S0, sel_operand);
+    e_load(e, H_S0, op);
     return true;
 }
 
@@ -632,11 +670,11 @@ static void push_next(struct tr *t, bool again)
 {
     struct emit *e = &t->e;
 
-    stack_slot(t, again);
+    const struct hmem op = stack_slot(t, again);
     e_load(e, H_CX, AT_CPU(rip));
     e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)(t->off + t->in->len)});
-    e_store(e, H_CX, sel_operand);
-    e_mov(e, H_GSP, H_S0);
+    e_store(e, H_CX, op);
+    move_top(t, -8);
 }
 
 static enum result jmp(struct tr *t)
@@ -710,11 +748,10 @@ static enum result ret(struct tr *t)
     if (in->opsize != 8 || bytes > 127)
         return NONE;
     heed(t);
-    e_mov(e, H_S0, H_GSP);
-    sel_lookup(t, false, 8, true);
+    const struct hmem op = stack_top(t);
     count(t, t->idx + 1);
-    e_load(e, H_S0, sel_operand);
-    e_lea(e, H_GSP, (struct hmem){H_GSP, NOREG, 1, (int32_t)bytes});
+    e_load(e, H_S0, op);
+    move_top(t, (int)bytes);
     jump_far(t, (int)bytes, false);
     return END;
 }
@@ -741,9 +778,42 @@ static enum result executor(struct tr *t, tr_fn *fn)
     s->in = copy;
     s->exec = exec;
     s->fn = fn ? fn : ends ? xl_exec_end : xl_exec;
+    sel_end_windows(t);
     e_imm32(&t->e, H_S1, site_id(t, s));
     e_call(&t->e, t->x->exec_stub);
     return !fn && ends ? END : GO_ON;
+}
+
+/* clang-format off */
+#define ARITHMETIC \
+    case X86_OP_ADD: case X86_OP_OR: case X86_OP_ADC: case X86_OP_SBB: case X86_OP_AND: case X86_OP_SUB: case X86_OP_XOR: case X86_OP_CMP: \
+    case X86_OP_TEST
+/* One operand in ModRM.rm, perhaps one in ModRM.reg, perhaps an immediate. */
+#define ORDINARY \
+    case X86_OP_INC: case X86_OP_DEC: case X86_OP_NEG: case X86_OP_NOT: case X86_OP_SHL: case X86_OP_SHR: case X86_OP_SAR: case X86_OP_ROL: \
+    case X86_OP_ROR: case X86_OP_RCL: case X86_OP_RCR: case X86_OP_SHLD: case X86_OP_SHRD: case X86_OP_IMUL: case X86_OP_MUL: \
+    case X86_OP_MOVZX: case X86_OP_MOVSX: case X86_OP_MOVSXD: case X86_OP_MOVNTI: case X86_OP_BSF: case X86_OP_BSR: case X86_OP_TZCNT: \
+    case X86_OP_LZCNT: case X86_OP_POPCNT: case X86_OP_XADD: case X86_OP_CMPXCHG: case X86_OP_CRC32: case X86_OP_MOVBE: \
+    case X86_OP_SETO: case X86_OP_SETNO: case X86_OP_SETB: case X86_OP_SETAE: case X86_OP_SETE: case X86_OP_SETNE: case X86_OP_SETBE: \
+    case X86_OP_SETA: case X86_OP_SETS: case X86_OP_SETNS: case X86_OP_SETP: case X86_OP_SETNP: case X86_OP_SETL: case X86_OP_SETGE: \
+    case X86_OP_SETLE: case X86_OP_SETG: \
+    case X86_OP_CMOVO: case X86_OP_CMOVNO: case X86_OP_CMOVB: case X86_OP_CMOVAE: case X86_OP_CMOVE: case X86_OP_CMOVNE: \
+    case X86_OP_CMOVBE: case X86_OP_CMOVA: case X86_OP_CMOVS: case X86_OP_CMOVNS: case X86_OP_CMOVP: case X86_OP_CMOVNP: \
+    case X86_OP_CMOVL: case X86_OP_CMOVGE: case X86_OP_CMOVLE: case X86_OP_CMOVG
+/* clang-format on */
+
+bool sel_known(const struct x86_insn *in)
+{
+    switch (in->op) {
+    ARITHMETIC:
+    ORDINARY:
+    case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC: case X86_OP_XCHG: case X86_OP_BSWAP: case X86_OP_DIV: case X86_OP_IDIV:
+    case X86_OP_CBW: case X86_OP_CWD: case X86_OP_LAHF: case X86_OP_SAHF: case X86_OP_CLC: case X86_OP_STC: case X86_OP_CMC:
+    case X86_OP_ENDBR64: case X86_OP_ENDBR32:
+        return true;
+    default:
+        return is_jcc(in) || (in->has_modrm && (x86_isa[in->row].attr & (X86_ATTR_SSE | X86_ATTR_AVX)) && !(x86_isa[in->row].attr & (X86_ATTR_MMX | X86_ATTR_X87)));
+    }
 }
 
 static enum result translate(struct tr *t)
@@ -751,19 +821,9 @@ static enum result translate(struct tr *t)
     enum result r = NONE;
 
     switch (t->in->op) {
-    case X86_OP_ADD: case X86_OP_OR: case X86_OP_ADC: case X86_OP_SBB: case X86_OP_AND: case X86_OP_SUB: case X86_OP_XOR: case X86_OP_CMP:
-    case X86_OP_TEST:
+    ARITHMETIC:
         return (t->in->has_modrm ? modrm(t) : verbatim(t)) ? GO_ON : NONE;
-    case X86_OP_INC: case X86_OP_DEC: case X86_OP_NEG: case X86_OP_NOT: case X86_OP_SHL: case X86_OP_SHR: case X86_OP_SAR: case X86_OP_ROL:
-    case X86_OP_ROR: case X86_OP_RCL: case X86_OP_RCR: case X86_OP_SHLD: case X86_OP_SHRD: case X86_OP_IMUL: case X86_OP_MUL:
-    case X86_OP_MOVZX: case X86_OP_MOVSX: case X86_OP_MOVSXD: case X86_OP_MOVNTI: case X86_OP_BSF: case X86_OP_BSR: case X86_OP_TZCNT:
-    case X86_OP_LZCNT: case X86_OP_POPCNT: case X86_OP_XADD: case X86_OP_CMPXCHG: case X86_OP_CRC32: case X86_OP_MOVBE:
-    case X86_OP_SETO: case X86_OP_SETNO: case X86_OP_SETB: case X86_OP_SETAE: case X86_OP_SETE: case X86_OP_SETNE: case X86_OP_SETBE:
-    case X86_OP_SETA: case X86_OP_SETS: case X86_OP_SETNS: case X86_OP_SETP: case X86_OP_SETNP: case X86_OP_SETL: case X86_OP_SETGE:
-    case X86_OP_SETLE: case X86_OP_SETG:
-    case X86_OP_CMOVO: case X86_OP_CMOVNO: case X86_OP_CMOVB: case X86_OP_CMOVAE: case X86_OP_CMOVE: case X86_OP_CMOVNE:
-    case X86_OP_CMOVBE: case X86_OP_CMOVA: case X86_OP_CMOVS: case X86_OP_CMOVNS: case X86_OP_CMOVP: case X86_OP_CMOVNP:
-    case X86_OP_CMOVL: case X86_OP_CMOVGE: case X86_OP_CMOVLE: case X86_OP_CMOVG:
+    ORDINARY:
         return modrm(t) ? GO_ON : NONE;
     case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC: /* a register offset reaches outside the operand */
         return (t->in->opnd[0].kind != X86_OPND_MEM || t->in->opnd[1].kind == X86_OPND_IMM) && modrm(t) ? GO_ON : NONE;
@@ -823,6 +883,10 @@ static void out_of_line(struct tr *t, const struct out *o)
     struct emit *e = &t->e;
 
     e_patch(o->disp, e->p);
+    t->in = o->in;
+    t->idx = o->idx;
+    t->off = o->off;
+    t->nopen = 0;
     switch (o->kind) {
     case OUT_STUB:
         e_imm32(e, H_S1, site_id(t, o->site));
@@ -832,11 +896,15 @@ static void out_of_line(struct tr *t, const struct out *o)
         count(t, o->idx);
         leave_for(t, o->off);
         break;
+    case OUT_WINDOW:
+        e_imm32(e, H_S1, site_id(t, o->site));
+        e_jmp(e, t->x->window_stub);
+        o->site->next = e->p + e->rx;
+        o->site->link = o->disp;
+        count(t, o->idx);
+        chain_site(t, o->off, e_jmp(e, NULL))->plain = true;
+        break;
     case OUT_SIDE:
-        t->in = o->in;
-        t->idx = o->idx;
-        t->off = o->off;
-        t->nopen = 0;
         count(t, o->idx + 1);
         jump_to(t, branch_to(o->in, o->off), false);
         break;
@@ -872,6 +940,8 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
             break;
         }
     t.n = n;
+    t.ins = ins;
+    sel_find_windows(&t);
     b->code = e->p;
     b->n = (uint8_t)n;
     t.off = (unsigned)(b->gpa & 0xfff);
@@ -884,6 +954,7 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
         t.in = &ins[t.idx];
         t.begin = e->p;
         t.nopen = 0;
+        t.addressed = false;
         r = translate(&t);
         if (r == NONE) {
             *e = keep;
@@ -893,6 +964,8 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
         }
         for (unsigned i = 0; i < t.nopen; i++)
             t.open[i]->next = e->p + e->rx;
+        if (t.nopen)
+            t.s1 = -1; /* the executor may have come this way */
         t.off += t.in->len;
         if (r == END)
             break;

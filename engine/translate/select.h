@@ -14,6 +14,7 @@ enum out_kind {
     OUT_STUB,  /* to a stub, with the site */
     OUT_LEAVE, /* requests: to the dispatcher, before the instruction */
     OUT_SIDE,  /* a conditional branch in the middle was taken */
+    OUT_WINDOW, /* the lookup of a window fails */
 };
 struct out {
     enum out_kind kind;
@@ -22,6 +23,25 @@ struct out {
     uint8_t *disp;        /* rel32 to point at the out-of-line part */
     struct tr_site *site; /* OUT_STUB */
     uint8_t *stub;
+};
+
+/* Where a memory operand is. */
+struct sel_where {
+    struct x86_memref m;
+    unsigned addrsize;
+};
+
+/* windows.c */
+#define SEL_WINDOWS 32
+struct sel_access {
+    int8_t win; /* -1: none */
+    int32_t at; /* relative to what the window's bounds are relative to */
+};
+struct sel_window {
+    int32_t lo, hi;
+    bool write, live; /* live: looked up */
+    int8_t slot;      /* -1: looked up one by one */
+    uint8_t left;     /* accesses to come */
 };
 
 struct tr {
@@ -34,6 +54,12 @@ struct tr {
     struct tr_site *open[8]; /* sites of this instruction: next is not known yet */
     unsigned nopen, nout;
     unsigned n;
+    const struct x86_insn *ins;
+    bool addressed; /* S0 is the address of the instruction's memory operand */
+    int s1; /* window whose addend is in S1, or -1 */
+    unsigned nwin;
+    struct sel_window win[SEL_WINDOWS];
+    struct sel_access acc[TR_BLOCK_MAX][2]; /* of the memory operand, of the stack */
     struct out out[OUT_MAX];
 };
 
@@ -54,13 +80,30 @@ static inline struct hmem indexed(unsigned reg, struct hmem m, int32_t disp)
 static const struct hmem sel_operand = {H_S0, H_S1, 1, 0};
 
 
-/* The linear address of the memory operand into S0; lea: the offset alone, in dst. False: cannot be expressed. */
-bool sel_address(struct tr *t, unsigned dst, bool lea);
-/* S0 to a host address: the operand is at sel_operand. RCX is lost. again: on a miss fill the entry and start the instruction
- * anew; else the executor does it (second operands: their entry may be that of the first one). */
+static inline struct sel_where sel_operand_of(const struct x86_insn *in) { return (struct sel_where){in->mem, in->addrsize}; }
+static inline struct sel_where sel_stack(unsigned reg, int disp)
+{
+    return (struct sel_where){{.seg = X86_SS, .base = (uint8_t)reg, .index = X86_REG_NONE, .scale = 1, .disp = disp}, 8};
+}
+enum { SEL_MEM, SEL_STACK };
+
+/* The linear address, and extra, into dst; S0 and S1 are lost. False: cannot be expressed. */
+bool sel_address(struct tr *t, unsigned dst, const struct sel_where *at, int extra);
+/* Make an operand accessible as *op, which may use S0, S1 and guest registers. RCX is lost. which: SEL_MEM, SEL_STACK. again: on a miss fill
+ * the entry and start the instruction anew; else the executor does it (second operands: their entry may be that of the first
+ * one). False: cannot be expressed. */
+bool sel_memory(struct tr *t, unsigned which, struct sel_where at, bool write, unsigned size, bool again, struct hmem *op);
+/* S0 to a host address: the operand is at sel_operand. */
 void sel_lookup(struct tr *t, bool write, unsigned size, bool again);
-/* Leave it to the executor unless S0 is a multiple of size. */
-void sel_aligned(struct tr *t, unsigned size);
+/* The same for the window of size bytes from S0, of which the instruction itself accesses own_size at own. */
+void sel_look_wide(struct tr *t, bool write, unsigned size, bool own_write, unsigned own, unsigned own_size);
+/* Does the selector know the instruction, and do its operands name all general registers it changes (but RAX and RDX)? */
+bool sel_known(const struct x86_insn *in);
+void sel_find_windows(struct tr *t);
+/* C code may have done anything to the TLB. */
+void sel_end_windows(struct tr *t);
+/* Leave it to the executor unless the memory operand's address is a multiple of size. S0, S1 and RCX are lost. False: cannot be expressed. */
+bool sel_aligned(struct tr *t, unsigned size);
 /* Prefixes, map and REX.W of the instruction, for the encoder; its immediate. */
 unsigned sel_prefix_bits(const struct x86_insn *in);
 void sel_immediate(struct tr *t);

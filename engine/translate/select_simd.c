@@ -146,15 +146,15 @@ bool sel_simd(struct tr *t)
     if (!rm || !(ld | st))
         return false;
     const bool mem = rm->kind == X86_OPND_MEM;
+    struct hmem op = sel_operand;
 
     if (mem) {
         const unsigned size = rm->size;
 
-        if (!size || size > 32 || !sel_address(t, H_S0, false))
+        if (!size || size > 32 || (must_align(in) && !sel_aligned(t, size)))
             return false;
-        if (must_align(in))
-            sel_aligned(t, size);
-        sel_lookup(t, rm->access & X86_ACC_W, size, true);
+        if (!sel_memory(t, SEL_MEM, sel_operand_of(in), rm->access & X86_ACC_W, size, true, &op))
+            return false;
     }
     unsigned hr = in->modrm >> 3 & 7, hm = 0;
 
@@ -171,7 +171,7 @@ bool sel_simd(struct tr *t)
         const unsigned last = (in->bytes[in->opcode_off - 1] & 0x7fu) | (in->rex & 8 ? 0x80 : 0);
 
         if (mem) {
-            vex_rm(e, in->map, last, in->opcode, hr, sel_operand);
+            vex_rm(e, in->map, last, in->opcode, hr, op);
         } else {
             vex(e, in->map, last, hr, hm >> 3);
             e1(e, in->opcode);
@@ -183,7 +183,7 @@ bool sel_simd(struct tr *t)
         if (rm->kind == X86_OPND_GPR && rm->size == 1)
             how |= E_REX;
         if (mem)
-            e_rm(e, how, in->opcode, hr, sel_operand);
+            e_rm(e, how, in->opcode, hr, op);
         else
             e_rr(e, how, in->opcode, hr, hm);
     }

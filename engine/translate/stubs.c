@@ -116,7 +116,7 @@ void tr_make_stubs(struct translate *x)
     const struct {
         uint8_t **stub;
         tr_fn *fn;
-    } out[] = {{&x->miss_stub, xl_miss}, {&x->goto_stub, xl_goto}, {&x->chain_stub, xl_chain}};
+    } out[] = {{&x->miss_stub, xl_miss}, {&x->window_stub, xl_window}, {&x->goto_stub, xl_goto}, {&x->chain_stub, xl_chain}};
 
     for (unsigned i = 0; i < sizeof(out) / sizeof(out[0]); i++) {
         *out[i].stub = align(e);

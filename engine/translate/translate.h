@@ -38,6 +38,7 @@
 #define TR_JUMP_SIZE 4096u
 #define TR_LOG 512u
 #define TR_PAGE_SET 16384u
+#define TR_WINDOWS 8u
 #define TR_CODE_SIZE (32u << 20)
 #define TR_ARENA_SIZE (48u << 20)
 #define TR_BLOCK_CODE (48u << 10) /* no block is longer */
@@ -61,6 +62,7 @@ struct tr_jump {
 struct room {
     uint64_t host_sp, ret, lin, aux; /* of the C caller; where a helper goes back to; address that missed or jump target; argument */
     uint64_t tmp[3], host_mxcsr;
+    uint64_t window[TR_WINDOWS]; /* of the running block: from linear to host addresses */
     uint64_t tlb_mask, jump_mask, align_mask[6]; /* operands of PDEP and PEXT */
     uint64_t direct; /* not 0: whoever enters CPL 3 leaves to the dispatcher, which may run that code directly */
     uint64_t spare[7];
@@ -90,6 +92,7 @@ enum {
     TR_SSE = 1 << 2, /* SSE instructions raise neither #UD nor #NM */
     TR_AVX = 1 << 3,
     TR_FP = 1 << 4,  /* all SIMD floating-point exceptions are masked */
+    TR_PLAIN = 1 << 5, /* every access is looked up by itself */
 };
 
 struct tr_block {
@@ -128,6 +131,9 @@ struct tr_site {
     uint8_t idx, len;  /* number of the instruction in the block */
     uint8_t size, access, pg;
     bool redo;         /* not a miss: the generic executor must do it */
+    bool wide_write;   /* windows: must be writable as a whole */
+    uint8_t own, own_size; /* the instruction's own access in it, which is what size and access are of otherwise */
+    bool plain;        /* chain exits: go on without windows */
 };
 
 struct tr_page {
@@ -178,7 +184,7 @@ struct translate {
     uint32_t hot_steps;
 
     /* stubs, writable view */
-    uint8_t *exec_stub, *miss_stub, *leave_stub, *chain_stub, *goto_stub;
+    uint8_t *exec_stub, *miss_stub, *window_stub, *leave_stub, *chain_stub, *goto_stub;
     void (*enter)(void *rsp, const uint8_t *code);
 
     struct tr_stats st;
@@ -224,6 +230,6 @@ bool tr_can_run(const struct vcpu *v);
 uintptr_t tr_next(struct translate *x);
 
 /* --- helpers.c: called by translated code --- */
-tr_fn xl_exec, xl_exec_end, xl_miss, xl_goto, xl_chain, xl_cli, xl_sti, xl_popf;
+tr_fn xl_exec, xl_exec_end, xl_miss, xl_window, xl_goto, xl_chain, xl_cli, xl_sti, xl_popf;
 
 #endif

@@ -18,7 +18,7 @@ static void name(char *out, size_t cap, int64_t disp)
 #define F(m, n) {(m).disp, 8, n}
         F(AT_CPU(rip), "rip"), F(AT_VCPU(requests), "requests"), F(AT_VCPU(insns), "insns"), F(AT_CPU(gpr[9]), "gpr9"),
         F(AT_CPU(gpr[10]), "gpr10"), F(AT_CPU(seg[X86_GS].base), "gs"), F(AT_ROOM(tlb_mask), "tlb_mask"), F(AT_ROOM(jump_mask), "jump_mask"),
-        F(AT_ROOM(align_mask[2]), "align4"),
+        F(AT_ROOM(align_mask[2]), "align4"), F(AT_ROOM(window[0]), "window0"), F(AT_ROOM(window[1]), "window1"),
         {AT_ROOM(tlb[X86_TLB_SUPER][0].nread).disp, 8, "tlb.r"}, {AT_ROOM(tlb[X86_TLB_SUPER][0].nwrite).disp, 8, "tlb.w"},
         {AT_ROOM(tlb[X86_TLB_SUPER][0].addend).disp, 8, "tlb.addend"}, {AT_ROOM(jump[X86_TLB_SUPER][0].nlin).disp, 8, "jump.nlin"},
         {AT_ROOM(jump[X86_TLB_SUPER][0].page).disp, 8, "jump.page"}, {AT_ROOM(jump[X86_TLB_SUPER][0].code).disp, 8, "jump.code"},
@@ -112,8 +112,15 @@ GOLDEN(locked, "lock incl %gs:(%rbx)",
 GOLDEN(call, "call 1f; 1:",
        "lea r10, [r15-0x08]\nshrx r11, r10, rsp\npdep r11, r11, @tlb_mask\nmov rcx, @tlb.w+r11\n"
        "lea rcx, [rcx+r10*1+0x07]\nshrx rcx, rcx, rsp\njrcxz over\njmp out\nmov r11, @tlb.addend+r11\n"
-       "mov rcx, @rip\nlea rcx, [rcx+0x05]\nmov [r10+r11*1], rcx\nmov r15, r10\n"
+       "mov rcx, @rip\nlea rcx, [rcx+0x05]\nmov [r10+r11*1], rcx\nlea r15, [r15-0x08]\n"
        "mov rcx, @insns\nlea rcx, [rcx+0x01]\nmov @insns, rcx\njmp out\n")
+GOLDEN(window, "push %rax; mov 8(%rbx), %eax; mov %ecx, 16(%rbx); pop %rdx",
+       "lea r10, [r15-0x08]\nshrx r11, r10, rsp\npdep r11, r11, @tlb_mask\nmov rcx, @tlb.w+r11\n"
+       "lea rcx, [rcx+r10*1+0x07]\nshrx rcx, rcx, rsp\njrcxz over\njmp out\nmov r11, @tlb.addend+r11\nmov @window0, r11\n"
+       "mov [r10+r11*1], rax\nlea r15, [r15-0x08]\n"
+       "lea r10, [rbx+0x08]\nshrx r11, r10, rsp\npdep r11, r11, @tlb_mask\nmov rcx, @tlb.w+r11\n"
+       "lea rcx, [rcx+r10*1+0x0B]\nshrx rcx, rcx, rsp\njrcxz over\njmp out\nmov r11, @tlb.addend+r11\nmov @window1, r11\n"
+       "mov eax, [r10+r11*1]\nmov [rbx+r11*1+0x10], r9d\nmov r11, @window0\nmov rdx, [r15+r11*1]\nlea r15, [r15+0x08]\n")
 GOLDEN(superblock, "test %eax, %eax; js 1f; inc %eax; 1: cmp $3, %eax; ja 1b; jmp 2f; 2:",
        "test eax, eax\njs out\ninc eax\ncmp eax, 0x03\nmov ecx, @requests\njrcxz over\njmp out\n"
        "mov rcx, @insns\nlea rcx, [rcx+0x05]\nmov @insns, rcx\njnbe out\njmp out\n")
@@ -127,7 +134,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(registers), cmocka_unit_test(in_memory), cmocka_unit_test(load),
                                        cmocka_unit_test(modify),    cmocka_unit_test(locked),    cmocka_unit_test(call),
-                                       cmocka_unit_test(superblock),
+                                       cmocka_unit_test(superblock), cmocka_unit_test(window),
                                        cmocka_unit_test(indirect)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
