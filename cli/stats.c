@@ -211,7 +211,7 @@ static void print_json(struct vm *vm, FILE *f, const struct totals *t, double wa
 struct json_object *stats_json(struct vm *vm)
 {
     struct totals t;
-    double wall = (double)(host_now() - vm->start_ns) / 1e9, cpu = (double)host_cpu_ns() / 1e9;
+    double wall = (double)(host_now() - vm->start_ns) / 1e9, cpu = (double)host_cpu_tree_ns() / 1e9;
     host_lock(vm->device_lock);
     sum(vm, &t);
     struct json_object *o = make_json(vm, &t, wall, cpu);
@@ -222,7 +222,7 @@ struct json_object *stats_json(struct vm *vm)
 void stats_print(struct vm *vm, enum stats_kind kind, const char *file)
 {
     struct totals t;
-    double wall = (double)(host_now() - vm->start_ns) / 1e9, cpu = (double)host_cpu_ns() / 1e9;
+    double wall = (double)(host_now() - vm->start_ns) / 1e9, cpu = (double)host_cpu_tree_ns() / 1e9;
     FILE *f = stderr;
     if (file) {
         f = fopen(file, "ae");

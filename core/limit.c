@@ -33,10 +33,11 @@ uint64_t budget_update(struct cpu_budget *b, uint64_t wall, uint64_t used)
 {
     uint64_t passed = wall > b->wall ? wall - b->wall : 0;
     b->credit += earned(b, passed);
-    if (used > b->used)
+    if (used > b->used) {
         b->credit -= (int64_t)(used - b->used);
+        b->used = used;
+    }
     b->wall += passed;
-    b->used = used;
     if (b->credit > LIMIT_SAVED * b->slice)
         b->credit = LIMIT_SAVED * b->slice;
     b->run = b->credit > 0 && (b->run || b->credit >= b->slice);
@@ -57,16 +58,11 @@ struct limit {
     _Atomic bool stop;
 };
 
-static uint64_t used_ns(const struct vm *vm)
-{
-    return host_cpu_ns() + (vm->engine->cpu_ns ? vm->engine->cpu_ns(vm) : 0);
-}
-
 static void limit_thread(void *arg)
 {
     struct limit *l = arg;
     while (!atomic_load(&l->stop)) {
-        uint64_t now = host_now(), next = budget_update(&l->budget, now, used_ns(l->vm));
+        uint64_t now = host_now(), next = budget_update(&l->budget, now, host_cpu_tree_ns());
         vm_park(l->vm, !l->budget.run);
         host_event_wait(l->wake, now + next);
     }
@@ -80,7 +76,7 @@ struct limit *limit_start(struct vm *vm, uint32_t percent)
         return NULL;
     l->vm = vm;
     /* Terminal, timers and disk take some as well: one thread's worth. */
-    budget_init(&l->budget, percent, vm->ncpu + 1, host_now(), used_ns(vm));
+    budget_init(&l->budget, percent, vm->ncpu + 1, host_now(), host_cpu_tree_ns());
     l->wake = host_event_new();
     l->thread = l->wake ? host_thread_start("limit", limit_thread, l) : NULL;
     if (!l->thread) {

@@ -10,7 +10,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "sandbox/world.h"
@@ -133,20 +132,6 @@ void world_kick(struct world *w)
 {
     if (w->pid > 0)
         kill(w->pid, SIGUSR1); /* not reaped before world_free: the number stays ours */
-}
-
-int world_pid(const struct world *w)
-{
-    return w->pid;
-}
-
-uint64_t world_cpu_ns(int pid)
-{
-    clockid_t clock;
-    struct timespec t;
-    if (pid <= 0 || clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &t) != 0)
-        return 0;
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 /* In the child: only async-signal-safe calls. */

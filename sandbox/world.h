@@ -39,10 +39,6 @@ const char *world_why(const struct world *w);
 /* Make a world_run in progress or the next one return with WORLD_SIG_KICK. Any thread. */
 void world_kick(struct world *w);
 
-/* The world's process, and the CPU time it has taken in ns (0 if it is gone). world_cpu_ns: any thread. */
-int world_pid(const struct world *w);
-uint64_t world_cpu_ns(int pid);
-
 /* Does this host have execute-only pages for user code? */
 bool world_has_execute_only(void);
 

@@ -656,7 +656,6 @@ static void trap_vcpu_fini(struct vcpu *v)
         return;
     __atomic_store_n(&v->engine_priv, NULL, __ATOMIC_RELEASE);
     for (unsigned i = 0; i < NWORLDS; i++) {
-        atomic_store(&t->tv->pid[i], 0);
         space_fini(&t->space[i]);
         world_free(t->world[i]);
     }
@@ -686,18 +685,8 @@ static int trap_vcpu_init(struct vcpu *v)
             trap_vcpu_fini(v);
             return -1;
         }
-        atomic_store(&t->tv->pid[i], world_pid(t->world[i]));
     }
     return 0;
-}
-
-static uint64_t trap_cpu_ns(const struct vm *vm)
-{
-    const struct trap_vm *tv = tvm(vm);
-    uint64_t sum = 0;
-    for (unsigned i = 0; tv && i < NWORLDS; i++)
-        sum += world_cpu_ns(atomic_load(&tv->pid[i]));
-    return sum;
 }
 
 static int trap_probe(const struct engine_config *cfg, char *reason, size_t cap)
@@ -756,7 +745,7 @@ static int patch_probe(const struct engine_config *cfg, char *reason, size_t cap
 #define OPS                                                                                                                              \
     .caps = ENGINE_CAP_STEP, .rank = 0, .vm_init = trap_vm_init, .vm_start = trap_vm_start, .vm_fini = trap_vm_fini, .vcpu_init = trap_vcpu_init,                   \
     .vcpu_fini = trap_vcpu_fini, .can_run = trap_can_run, .run = trap_run, .step = trap_step, .kick = trap_kick,                         \
-    .map_commit = trap_map_commit, .code_inval = trap_code_inval, .cpu_ns = trap_cpu_ns, .stats = trap_stats
+    .map_commit = trap_map_commit, .code_inval = trap_code_inval, .stats = trap_stats
 
 const struct engine_ops engine_trap = {
     .name = "trap",

@@ -104,7 +104,6 @@ struct trap_vm {
     bool prepare; /* eager: the boot image is loaded and not yet looked at */
     unsigned burst;
     struct trap_counts n;
-    _Atomic int pid[NWORLDS]; /* of the worlds there are; for their CPU time */
     uint64_t by_op[X86_NOP_COUNT]; /* instructions interpreted after a trap */
     struct sensitive *sensitive;   /* by enum x86_op; report only */
 };

@@ -135,9 +135,6 @@ struct engine_ops {
     int (*dirty_log)(struct vm *vm, bool on);
     int (*dirty_fetch)(struct vm *vm, uint64_t *bitmap);
 
-    /* CPU time that processes of the engine's, other than this one, have taken for the VM, in ns. Any thread. NULL: there are none. */
-    uint64_t (*cpu_ns)(const struct vm *vm);
-
     /* The engine's own counters; returns how many there are, fills at most cap. May be NULL. */
     unsigned (*stats)(const struct vm *vm, struct engine_stat *out, unsigned cap);
 };

@@ -55,6 +55,8 @@ void host_ticker_free(struct host_ticker *t);
 uint64_t host_now(void);       /* monotonic ns */
 uint64_t host_wall(void);      /* ns since 1970-01-01 UTC */
 uint64_t host_cpu_ns(void);    /* CPU time of the process */
+/* The same with its children, those that have ended included. While one ends it may be missing for a moment. */
+uint64_t host_cpu_tree_ns(void);
 
 /* --- random, log ------------------------------------------------------- */
 int host_random(void *buf, size_t len);

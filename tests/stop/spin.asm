@@ -1,5 +1,5 @@
 ; A guest that never gives the processor back: interrupts off, it says so on the debug console, and loops. A Multiboot image.
-; -DMODE=16|32|64 (real, protected or long mode), -DLOOP=jmp|rep|io|hlt.
+; -DMODE=16|32|64|user (real, protected or long mode, or CPL 3 of the last), -DLOOP=jmp|rep|io|hlt (not at CPL 3).
 BASE equ 0x100000
     bits 32
     org BASE
@@ -17,13 +17,7 @@ BASE equ 0x100000
 %%again:
 %ifidn LOOP, rep
     mov ecx, -1
-%if MODE = 64
-    mov edi, BASE + 0x10000
     xor esi, esi
-%else
-    xor edi, edi
-    xor esi, esi
-%endif
     rep lodsb
 %elifidn LOOP, io
     in al, 0x80
@@ -34,9 +28,9 @@ BASE equ 0x100000
 %endmacro
 
 start:
-%if MODE = 32
+%ifidn MODE, 32
     forever
-%elif MODE = 16
+%elifidn MODE, 16
     lgdt [gdtr]
     mov esi, real
     mov edi, 0x8000
@@ -45,9 +39,9 @@ start:
     jmp 0x18:0x8000
 %else
     ; one table each, the first 2 MiB where they are
-    mov dword [0x1000], 0x2003
-    mov dword [0x2000], 0x3003
-    mov dword [0x3000], 0x83
+    mov dword [0x1000], 0x2007
+    mov dword [0x2000], 0x3007
+    mov dword [0x3000], 0x87
     mov eax, 0x1000
     mov cr3, eax
     mov eax, cr4
@@ -64,14 +58,24 @@ start:
     jmp 0x10:lmode
     bits 64
 lmode:
+%ifidn MODE, user
+    mov esp, 0x80000
+    push 0x2b
+    push 0x70000
+    push 0x3002 ; IOPL 3
+    push 0x23
+    push user
+    iretq
+user:
+%endif
     forever
 %endif
 
     align 8
 gdt:
-    dq 0, 0x00cf9b000000ffff, 0x00af9b000000ffff, 0x00009b000000ffff
+    dq 0, 0x00cf9b000000ffff, 0x00af9b000000ffff, 0x00009b000000ffff, 0x00affb000000ffff, 0x00cff3000000ffff
 gdtr:
-    dw 31
+    dw 47
     dd gdt
     bits 16
 real: ; at 0x8000, in a 16-bit segment
@@ -83,7 +87,7 @@ real: ; at 0x8000, in a 16-bit segment
     xor ax, ax
     mov ds, ax
     mov es, ax
-%if MODE = 16
+%ifidn MODE, 16
     forever
 %endif
 real_end:

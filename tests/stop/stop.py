@@ -19,6 +19,14 @@ PATIENCE = 20
 checks = 0
 
 
+processes = []
+
+
+def spawn(*args, **more):
+    processes.append(subprocess.Popen(*args, **more))
+    return processes[-1]
+
+
 def check(what, good, seen=""):
     global checks
     if not good:
@@ -60,7 +68,7 @@ def status(p, what):
 
 def by_signal(engine, image, *more):
     what = f"{engine}, {image}, {' '.join(more)}, SIGTERM"
-    p = subprocess.Popen(command(engine, image, "--console", "none", "--stats", *more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    p = spawn(command(engine, image, "--console", "none", "--stats", *more), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                          stderr=subprocess.STDOUT)
     until(p.stdout.fileno(), b"s\n", what)
     time.sleep(0.05)
@@ -76,7 +84,7 @@ def by_signal(engine, image, *more):
 def by_key(engine, image, *more):
     what = f"{engine}, {image}, {' '.join(more)}, Ctrl-A x"
     master, slave = pty.openpty()
-    p = subprocess.Popen(command(engine, image, *more), stdin=slave, stdout=slave, stderr=subprocess.PIPE, start_new_session=True,
+    p = spawn(command(engine, image, *more), stdin=slave, stdout=slave, stderr=subprocess.PIPE, start_new_session=True,
                          preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
     os.close(slave)
     until(master, b"s\r\n", what)
@@ -86,14 +94,19 @@ def by_key(engine, image, *more):
     os.close(master)
 
 
-for e in sys.argv[3:] or usable():
-    for mode in "16", "32", "64":
-        for loop in "jmp", "rep", "io", "hlt":
-            by_signal(e, f"{mode}-{loop}")
-        by_signal(e, f"{mode}-jmp", "--cpu-limit", "5")
-        by_key(e, f"{mode}-jmp")
-        by_key(e, f"{mode}-jmp", "--cpu-limit", "1")
-    print("ok", e)
+try:
+    for e in sys.argv[3:] or usable():
+        for mode in "16", "32", "64", "user":
+            for loop in ("jmp", "rep", "io") + (("hlt",) if mode != "user" else ()):
+                by_signal(e, f"{mode}-{loop}")
+            by_signal(e, f"{mode}-jmp", "--cpu-limit", "5")
+            by_key(e, f"{mode}-jmp")
+            by_key(e, f"{mode}-jmp", "--cpu-limit", "3")
+        print("ok", e)
+finally:
+    for p in processes:
+        if p.poll() is None:
+            p.kill()
 bad = subprocess.run([ringer, "run", "--kernel", f"{spin}/spin16-jmp.bin", "--cpu-limit", "0"], capture_output=True, text=True)
 check("--cpu-limit 0", bad.returncode == 2 and bad.stderr.count("\n") == 1 and "--cpu-limit" in bad.stderr, bad)
 print(f"{checks} passed, 0 failed")

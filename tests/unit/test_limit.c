@@ -93,7 +93,7 @@ static void odd_clocks(void **s)
     assert_int_equal(b.credit, credit);
     budget_update(&b, 900 * MS, 100 * MS);
     assert_int_equal(b.credit, credit);
-    budget_update(&b, 1000 * MS, 101 * MS);
+    budget_update(&b, 1000 * MS, 501 * MS); /* as before, and 1 ms */
     assert_int_equal(b.credit, credit - (int64_t)MS);
     assert_int_equal(b.wall, 1000 * MS);
 }
