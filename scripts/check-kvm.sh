@@ -9,7 +9,7 @@
 set -eu
 ringer=$1 kernel=$2 initrd=$3 guests=$4
 shift 4
-limit=${CHECK_KVM_LIMIT:-600}
+limit=${CHECK_KVM_LIMIT:-1200}
 memory=1024
 
 skip()
