@@ -1,6 +1,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,7 +14,7 @@
 #define FDS_MAX 8
 
 /* In the child: only async-signal-safe calls. */
-static void child(int image, const char *name, const int *fds, unsigned nfds)
+static _Noreturn void child(int image, const char *name, const int *fds, unsigned nfds)
 {
     char *const argv[] = {(char *)(uintptr_t)name, NULL}, *const envp[] = {NULL};
     int f[FDS_MAX + 1];
@@ -44,10 +46,16 @@ pid_t spawn_image(const void *image, size_t len, const char *name, const int *fd
         close(fd);
         return -EIO;
     }
-    const pid_t pid = fork();
+    /* The child borrows our memory until it is the new program: a fork would make every page of ours copy-on-write. No signal handler of
+     * ours may run in it meanwhile. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    const pid_t pid = vfork();
     if (pid == 0)
         child(fd, name, fds, nfds);
     const int err = errno;
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
     close(fd);
     return pid < 0 ? -err : pid;
 }

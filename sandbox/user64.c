@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +42,9 @@ struct user64 {
     uint8_t *area; /* the world's from U64_CTL on */
     volatile uint32_t *note;
     pid_t pid;
-    uint32_t seq, spin, secret;
+    uint32_t seq, secret;
+    uint32_t per_us;             /* PAUSEs */
+    uint32_t patience, w_patience; /* in PAUSEs: ours, the world's */
     uint64_t base;
     bool shows_cpuid;
     unsigned nops;
@@ -95,7 +98,7 @@ static enum user64_result await(struct user64 *w)
     struct user64_ctl *c = ctl_of(w);
     enum user64_result how;
 
-    for (uint32_t i = 0; i < w->spin; i++) {
+    for (uint32_t i = 0; i < w->patience; i++) {
         if (__atomic_load_n(w->note, __ATOMIC_ACQUIRE) == w->seq)
             return USER64_OK;
         __builtin_ia32_pause();
@@ -150,6 +153,32 @@ static bool learn(struct user64 *w)
     return true;
 }
 
+static uint32_t pauses_per_us(void)
+{
+    struct timespec a, b;
+    uint64_t best = UINT64_MAX;
+
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof(set), &set) || CPU_COUNT(&set) < 2)
+        return 0; /* nobody else could answer meanwhile */
+    for (unsigned i = 0; i < 3; i++) {
+        clock_gettime(CLOCK_MONOTONIC, &a);
+        for (unsigned k = 0; k < 200; k++)
+            __builtin_ia32_pause();
+        clock_gettime(CLOCK_MONOTONIC, &b);
+        const uint64_t ns = (uint64_t)(b.tv_sec - a.tv_sec) * 1000000000u + (uint64_t)(b.tv_nsec - a.tv_nsec);
+        best = ns < best ? ns : best;
+    }
+    return best ? (uint32_t)(200000 / best) + 1 : 1000;
+}
+
+void user64_patience(struct user64 *w, unsigned monitor_us, unsigned world_us)
+{
+    w->patience = w->per_us * monitor_us;
+    w->w_patience = w->per_us * world_us;
+}
+
 static uint64_t random_base(void)
 {
     uint64_t r;
@@ -178,14 +207,15 @@ static struct user64 *start(int ram_fd, int copies_fd, char *reason, size_t cap)
     }
     w->note = note;
     *w->note = UINT32_MAX;
-    w->spin = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 400 : 0;
+    w->per_us = pauses_per_us();
+    user64_patience(w, 8, 8);
     w->base = random_base();
     if (!w->base || getrandom(&w->secret, sizeof(w->secret), 0) != sizeof(w->secret)) {
         snprintf(reason, cap, "no random numbers");
         goto fail;
     }
     w->secret |= 1;
-    *ctl_of(w) = (struct user64_ctl){.secret = (uint64_t)w->secret << 32, .spin = w->spin, .base = w->base, .parent = (uint32_t)getpid()};
+    *ctl_of(w) = (struct user64_ctl){.secret = (uint64_t)w->secret << 32, .spin = w->w_patience, .base = w->base, .parent = (uint32_t)getpid()};
     const int fds[] = {ram_fd, note_fd, copies_fd, ctl_fd};
     w->pid = spawn_image(user64_stub_image, (size_t)(user64_stub_image_end - user64_stub_image), "ringer-user", fds, 4);
     if (w->pid < 0) {
@@ -354,7 +384,7 @@ enum user64_result user64_run(struct user64 *w, struct user64_regs *r, struct us
     c->nops = w->nops;
     c->fs_base = r->fs_base;
     c->gs_base = r->gs_base;
-    c->spin = w->spin;
+    c->spin = w->w_patience;
     c->secret = (uint64_t)w->secret << 32;
     w->nops = 0;
     __atomic_store_n(&c->request, ++w->seq, __ATOMIC_SEQ_CST);

@@ -63,6 +63,9 @@ unsigned user64_room(const struct user64 *w); /* in the queue */
 
 enum user64_result user64_run(struct user64 *w, struct user64_regs *r, struct user64_exit *e);
 const char *user64_why(const struct user64 *w);
+/* How long each side of a hand-over looks for the other's answer before it sleeps: about so many microseconds. Waking a process on an idle
+ * processor takes tens of them; looking takes a processor from others. */
+void user64_patience(struct user64 *w, unsigned monitor_us, unsigned world_us);
 /* Make a run in progress or the next one end with SIGUSR1. Any thread. */
 void user64_kick(struct user64 *w);
 

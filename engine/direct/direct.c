@@ -297,6 +297,7 @@ struct direct *direct_new(struct interp *it)
     if (!d)
         return NULL;
     d->v = it->v;
+    d->host_cpus = host_cpus();
     d->it = it;
     d->code = calloc(pages, 1);
     d->copy = calloc(pages, sizeof(*d->copy));

@@ -76,6 +76,7 @@ struct direct {
     bool off;              /* no worlds on this host */
     bool always;           /* USER_CODE_DIRECT */
     bool shows_cpuid;
+    unsigned host_cpus;
     struct dspace *cur;    /* of the CR3 below, once looked up */
     uint64_t cur_cr3;
     unsigned promoted;     /* spaces that are; never 0 with always */

@@ -92,6 +92,15 @@ void policy_tick(struct direct *d)
         policy_promote(d, s);
 }
 
+/* Where runs are short, both sides wait for each other awake, if there are processors for both. */
+static void patience(const struct direct *d, const struct dspace *s)
+{
+    const uint64_t us = s->mean / (d->v->vm->tsc_khz / 1000 + 1);
+    const bool room = d->host_cpus >= 2 * d->v->vm->ncpu;
+
+    user64_patience(s->w, !room ? 2 : us < 60 ? 10 + 2 * (unsigned)us : 10, room ? 40 : 5);
+}
+
 void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles)
 {
     const uint64_t pays = d->v->vm->tsc_khz / 1000 * PAYS_US;
@@ -99,6 +108,8 @@ void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles)
     s->mean += (cycles >> MEAN_SHIFT) - (s->mean >> MEAN_SHIFT);
     if (++s->entries >= ENTRIES_MIN && s->mean < pays)
         policy_demote(d, s);
-    else if (s->entries > 1000)
+    else if (s->entries % 16 == 0)
+        patience(d, s);
+    if (s->entries > 1000)
         s->demotions = s->refused = 0;
 }

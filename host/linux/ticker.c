@@ -1,5 +1,6 @@
 /* Ticks of a thread's CPU time: a POSIX timer whose signal goes to that thread. */
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
@@ -69,4 +70,11 @@ void host_ticker_free(struct host_ticker *t)
         ;
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     free(t);
+}
+
+unsigned host_cpus(void)
+{
+    cpu_set_t set;
+
+    return sched_getaffinity(0, sizeof(set), &set) ? 1 : (unsigned)CPU_COUNT(&set);
 }

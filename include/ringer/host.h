@@ -51,6 +51,9 @@ struct host_ticker;
 struct host_ticker *host_ticker_new(uint64_t ns, void (*fn)(void *), void *arg);
 void host_ticker_free(struct host_ticker *t);
 
+/* Processors this program may use. */
+unsigned host_cpus(void);
+
 /* --- time ---------------------------------------------------------------- */
 uint64_t host_now(void);       /* monotonic ns */
 uint64_t host_wall(void);      /* ns since 1970-01-01 UTC */
