@@ -42,6 +42,19 @@ static void defer_disk(void *ctx, void (*fn)(void *), void *arg)
     host_loop_post(ctx, fn, arg);
 }
 
+/* Both take the device lock, which a vCPU may hold while it waits for the reader of its output. Not on the terminal's thread then: it
+ * must stay awake for what ends such a wait. */
+static void print_stats(void *ctx)
+{
+    struct run *r = ctx;
+    stats_print(r->vm, r->o->stats == STATS_JSON ? STATS_JSON : STATS_TEXT, r->o->stats_file);
+}
+
+static void power_button(void *ctx)
+{
+    pc_power_button(((struct run *)ctx)->pc);
+}
+
 static bool on_signal(void *ctx)
 {
     struct run *r = ctx;
@@ -49,7 +62,9 @@ static bool on_signal(void *ctx)
     if (read(r->sigfd, &si, sizeof(si)) != (ssize_t)sizeof(si))
         return true;
     if (si.ssi_signo == SIGUSR1) {
-        stats_print(r->vm, r->o->stats == STATS_JSON ? STATS_JSON : STATS_TEXT, r->o->stats_file);
+        host_loop_post(r->disk_loop, print_stats, r);
+    } else if (si.ssi_signo == SIGUSR2) {
+        host_loop_post(r->disk_loop, power_button, r);
     } else if (si.ssi_signo == SIGTSTP) {
         host_tty_stop();
     } else if (si.ssi_signo == SIGCONT) {
@@ -81,6 +96,7 @@ static int open_signals(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     sigaddset(&set, SIGTSTP);
     sigaddset(&set, SIGCONT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);

@@ -177,10 +177,12 @@ static void on_key(struct term *t, uint8_t c)
     case 'h':
     case 'H':
     case '?':
-        say(t, "\r\nCtrl-A h  this help\r\nCtrl-A x  quit the guest\r\nCtrl-A s  statistics\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n");
+        say(t, "\r\nCtrl-A h  this help\r\nCtrl-A x  quit the guest\r\nCtrl-A s  statistics\r\nCtrl-A p  power button\r\nCtrl-A Ctrl-A  send Ctrl-A\r\n");
         break;
     case 's':
     case 'S': kill(getpid(), SIGUSR1); break;
+    case 'p':
+    case 'P': kill(getpid(), SIGUSR2); break;
     case ESCAPE: t->in[t->in_len++] = ESCAPE; break;
     default: break;
     }

@@ -39,6 +39,7 @@ struct host_thread *host_thread_start(const char *name, void (*fn)(void *), void
     sigaddset(&block, SIGTERM);
     sigaddset(&block, SIGHUP);
     sigaddset(&block, SIGUSR1);
+    sigaddset(&block, SIGUSR2);
     sigaddset(&block, SIGTSTP);
     sigaddset(&block, SIGCONT);
     sigaddset(&block, SIGWINCH);

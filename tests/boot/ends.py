@@ -68,6 +68,9 @@ def blocked_output():
     p.stdin.write(b"x" * 100)
     p.stdin.flush()
     time.sleep(0.3)
+    p.send_signal(signal.SIGUSR1)  # statistics must wait, but hold up nothing
+    p.send_signal(signal.SIGUSR2)
+    time.sleep(0.3)
     p.send_signal(signal.SIGTERM)
     st = status_of(p, 15, "SIGTERM with blocked output")
     check("SIGTERM with blocked output", st == 143, st)
