@@ -6,7 +6,8 @@
  * FOP an instruction updates depends on the processor (SDM Vol. 1, 8.1.8: FDP
  * and FOP perhaps only at unmasked exceptions), so the host is asked. Sentinels
  * are loaded before a thunk runs, and what changed is replaced by the guest's
- * values.
+ * values. Hosts that do not tell leave it to us: then every computing instruction
+ * updates FOP and FIP, and FDP if it has a memory operand.
  */
 #include <string.h>
 
@@ -111,6 +112,11 @@ int x86_exec_x87(struct x86_cpu *c, const struct x86_insn *in)
     else
         __asm__ volatile("fninit");
 
+    if (c->thunks->hides_pointers) {
+        f->fip = SENTINEL_FIP ^ 1;
+        f->fdp = mem ? (uint64_t)(uintptr_t)mem : SENTINEL_FDP;
+        f->fop = (uint16_t)~fop_probe;
+    }
     if (f->fip == SENTINEL_FIP) {
         f->fip = fip;
     } else {

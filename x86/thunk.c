@@ -50,6 +50,10 @@ int x86_fpu_init(struct x86_cpu *c)
     memcpy(&ts->mxcsr_mask, image + 28, 4);
     if (!ts->mxcsr_mask)
         ts->mxcsr_mask = 0xffbf; /* SDM Vol. 1, 11.6.6 */
+    image[8] = 1; /* FIP */
+    __asm__ volatile("fxrstor64 %0; fxsave64 %0" : "+m"(image));
+    ts->hides_pointers = !image[8];
+    __asm__ volatile("fninit");
     c->thunks = ts;
     return 0;
 }

@@ -45,6 +45,7 @@ struct x86_thunks {
     uint32_t used;
     uint32_t gen, n;
     bool fcs_deprecated; /* CPUID.7.EBX[13]: FCS and FDS are stored as zero */
+    bool hides_pointers; /* FXSAVE stores FOP, FIP and FDP as zero while no unmasked exception is pending (AMD) */
     uint32_t mxcsr_mask;
     uint16_t hash[X86_THUNK_HASH];
     struct x86_thunk t[X86_THUNK_MAX];
