@@ -1,6 +1,7 @@
 /* x87, MMX, SSE and AVX: what the host cannot show at CPL 3: CR0, CR4 and XCR0 checks, formats by mode, FERR#, XSAVE headers. */
 #include "cpu_fixture.h"
 #include "x86/decode.h"
+#include "x86/thunk.h"
 
 #define AT 0x200000u /* where memory operands are: [RAX], [EAX], or [BX] with DS based there */
 
@@ -323,11 +324,41 @@ static void upper_halves(void **st)
     done(f);
 }
 
+/* On hosts that do not tell the pointers, we know them. */
+static void pointers(void **state)
+{
+    struct fx *f = setup(X86_MODE_64);
+    struct x86_cpu *c = f->c;
+
+    assert_int_equal(x86_fpu_init(c), 0);
+    c->thunks->hides_pointers = true;
+    c->rip = 0x400010;
+    assert_int_equal(run(f, "\xdd\x00", 2), -1); /* FLD m64 */
+    assert_int_equal(c->fpu.fip, 0x400010);
+    assert_int_equal(c->fpu.fdp, AT);
+    assert_int_equal(c->fpu.fop, 0x500);
+    assert_int_equal(c->fpu.fcs, 8);
+    c->rip = 0x400020;
+    assert_int_equal(run(f, "\xd9\xe8", 2), -1); /* FLD1: no operand in memory */
+    assert_int_equal(c->fpu.fip, 0x400020);
+    assert_int_equal(c->fpu.fdp, AT);
+    assert_int_equal(c->fpu.fop, 0x1e8);
+    c->rip = 0x400030;
+    c->gpr[X86_RAX] = AT + 0xffa; /* crosses a page: by way of a buffer */
+    assert_int_equal(run(f, "\xd9\x10", 2), -1); /* FST m32 */
+    assert_int_equal(c->fpu.fdp, AT + 0xffa);
+    c->rip = 0x400040;
+    assert_int_equal(run(f, "\xd9\x38", 2), -1); /* FNSTCW, no computing instruction */
+    assert_int_equal(c->fpu.fip, 0x400030);
+    done(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checks),      cmocka_unit_test(simd_exception), cmocka_unit_test(x87_exception),
         cmocka_unit_test(env_formats), cmocka_unit_test(xsave_headers),  cmocka_unit_test(upper_halves),
+        cmocka_unit_test(pointers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
