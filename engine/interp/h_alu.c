@@ -330,11 +330,12 @@ const uop_fn interp_shrd[2] = {shrd4_rri, shrd8_rri};
 
 /* --- multiply, divide --------------------------------------------------------- */
 
-#define IMUL(d, x) __asm__("imul %2, %0" FLAGS_OUT : "+r"(d), "=a"(cc) : "rm"(x) : "cc")
+/* The guest's flags go in, because processors differ: AMD's leave the undefined ones as they were. */
+#define IMUL(d, x) __asm__(X86_FLAGS_IN "imul %2, %0" FLAGS_OUT : "+r"(d), "+&a"(cc) : "r"(x) : "cc")
 #define IMUL_T(s, T)                                                                                                   \
     static UOP(imul##s##_rr)                                                                                           \
     {                                                                                                                  \
-        uint16_t cc;                                                                                                   \
+        uint16_t cc = c->cc;                                                                                           \
         T d = AT(T, u->dst);                                                                                           \
         IMUL(d, AT(T, u->src));                                                                                        \
         PUT##s(u->dst, d);                                                                                             \
@@ -343,7 +344,7 @@ const uop_fn interp_shrd[2] = {shrd4_rri, shrd8_rri};
     }                                                                                                                  \
     static UOP(imul##s##_rri)                                                                                          \
     {                                                                                                                  \
-        uint16_t cc;                                                                                                   \
+        uint16_t cc = c->cc;                                                                                           \
         T d = AT(T, u->src);                                                                                           \
         IMUL(d, (T)u->imm);                                                                                            \
         PUT##s(u->dst, d);                                                                                             \
@@ -355,7 +356,7 @@ const uop_fn interp_shrd[2] = {shrd4_rri, shrd8_rri};
     static UOP(imul##s##_rm##am)                                                                                       \
     {                                                                                                                  \
         LOAD(T, x, LIN_##am(sizeof(T)));                                                                               \
-        uint16_t cc;                                                                                                   \
+        uint16_t cc = c->cc;                                                                                           \
         T d = AT(T, u->dst);                                                                                           \
         IMUL(d, x);                                                                                                    \
         PUT##s(u->dst, d);                                                                                             \
@@ -365,7 +366,7 @@ const uop_fn interp_shrd[2] = {shrd4_rri, shrd8_rri};
     static UOP(imul##s##_rmi##am)                                                                                      \
     {                                                                                                                  \
         LOAD(T, x, LIN_##am(sizeof(T)));                                                                               \
-        uint16_t cc;                                                                                                   \
+        uint16_t cc = c->cc;                                                                                           \
         T d = x;                                                                                                       \
         IMUL(d, (T)u->imm);                                                                                            \
         PUT##s(u->dst, d);                                                                                             \
@@ -383,10 +384,10 @@ const uop_fn interp_imul_rmi[3][AM_COUNT] = {AMS(imul2_rmi), AMS(imul4_rmi), AMS
 #define MULX_T(name, op, s, T)                                                                                         \
     static UOP(name##s)                                                                                                \
     {                                                                                                                  \
-        uint64_t cc;                                                                                                   \
+        uint64_t cc = c->cc;                                                                                           \
         uint64_t lo, hi;                                                                                               \
-        __asm__("movq %3, %%rax\n\t" op " %4\n\tmovq %%rax, %1" FLAGS_OUT                                              \
-                : "=&a"(cc), "=&r"(lo), "=&d"(hi)                                                                      \
+        __asm__(X86_FLAGS_IN "movq %3, %%rax\n\t" op " %4\n\tmovq %%rax, %1" FLAGS_OUT                                 \
+                : "+&a"(cc), "=&r"(lo), "=&d"(hi)                                                                      \
                 : "r"(R64(X86_RAX * 8)), "r"(AT(T, u->src))                                                            \
                 : "cc");                                                                                               \
         R64(X86_RAX * 8) = lo;                                                                                         \
@@ -462,8 +463,8 @@ const uop_fn interp_bt_rr[2] = {bt4_rr, bt8_rr};
     static UOP(name##s##_rr)                                                                                           \
     {                                                                                                                  \
         uint64_t d = R64(u->dst);                                                                                      \
-        uint16_t cc;                                                                                                   \
-        __asm__(#name sfx " %" m "2, %" m "0" FLAGS_OUT : "+r"(d), "=a"(cc) : "r"(R64(u->src)) : "cc");                \
+        uint16_t cc = c->cc;                                                                                           \
+        __asm__(X86_FLAGS_IN #name sfx " %" m "2, %" m "0" FLAGS_OUT : "+r"(d), "+&a"(cc) : "r"(R64(u->src)) : "cc");  \
         R64(u->dst) = d;                                                                                               \
         c->cc = cc;                                                                                                    \
         NEXT;                                                                                                          \
