@@ -145,7 +145,10 @@ int tr_cache_init(struct translate *x)
     x->room->tlb_mask = (uint64_t)(TR_TLB_SIZE - 1) * sizeof(struct tr_tlb);
     x->room->jump_mask = (uint64_t)(TR_JUMP_SIZE - 1) * sizeof(struct tr_jump);
     x->room->host_mxcsr = 0x1f80;
-    for (unsigned i = 0; i < 6; i++)
+    x->room->not_if = 0xffffffffu & ~(uint32_t)X86_FL_IF;
+    x->room->arith = X86_FL_ARITH;
+    x->room->fsgsbase = X86_CR4_FSGSBASE;
+    for (unsigned i = 0; i < 7; i++)
         x->room->align_mask[i] = (1u << i) - 1;
     for (unsigned i = 0; i < X86_TLB_NCTX; i++)
         clear_tlb(x, i);

@@ -147,8 +147,11 @@ uintptr_t xl_miss(struct vcpu *v, struct tr_site *s)
     if (s->redo || (lin & 0xfff) + s->size > 0x1000 || !x86_canonical(lin))
         return redo(v, s);
     c->rip += s->off;
-    if (x86_lin_host(c, lin, s->access, &host))
+    if (x86_lin_host(c, lin, s->access, &host)) {
+        if (s->pg)
+            x86_count_sensitive(c, s->pg, c->rip, s->op);
         return leave(v, s, X86_FAULT, 0);
+    }
     c->rip -= s->off;
     if (windows_shut(v))
         return anew(v, s);
@@ -212,6 +215,8 @@ uintptr_t xl_chain(struct vcpu *v, struct tr_site *s)
     c->rip += s->off;
     if (vcpu_requests(v))
         return XL_LEAVE;
+
+    x->key = (x->key & ~TR_CTX) | tr_ctx(c); /* STAC and CLAC have links, too */
 
     uint64_t gpa;
     x->key |= s->plain ? TR_PLAIN : 0;

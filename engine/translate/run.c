@@ -6,8 +6,10 @@
 /* What the vCPU's state asks of blocks. */
 static uint8_t key_of(const struct x86_cpu *c)
 {
-    uint8_t key = (uint8_t)((unsigned)(c->mmu.cur - c->mmu.tlb[0]) / X86_TLB_SIZE);
+    uint8_t key = tr_ctx(c);
 
+    if (c->cr4 & X86_CR4_SMAP)
+        key |= TR_SMAP;
     if (!(c->cr0 & (X86_CR0_TS | X86_CR0_EM)) && (c->cr4 & X86_CR4_OSFXSR)) {
         key |= TR_SSE;
         if ((c->cr4 & X86_CR4_OSXSAVE) && (c->xcr0 & 6) == 6)
@@ -18,7 +20,7 @@ static uint8_t key_of(const struct x86_cpu *c)
     return key;
 }
 
-bool tr_can_run(const struct vcpu *v) { return v->cpu.mode == X86_MODE_64 && !interp_needs_steps(&v->cpu); }
+bool tr_can_run(const struct vcpu *v) { return v->cpu.mode == X86_MODE_64 && (v->cpu.cpl == 0 || v->cpu.cpl == 3) && !interp_needs_steps(&v->cpu); }
 
 /* The block at cpu->rip, surely alive. */
 static uintptr_t look_up(struct translate *x)

@@ -10,7 +10,7 @@ struct tr_site *sel_site(struct tr *t)
     struct tr_site *s = tr_take(t->x, sizeof(*s));
 
     *s = (struct tr_site){.block = t->b, .off = (uint16_t)t->off, .idx = (uint8_t)t->idx, .len = t->in->len,
-                          .retry = t->begin + t->e.rx, .pg = x86_isa[t->in->row].pg};
+                          .retry = t->begin + t->e.rx, .pg = x86_isa[t->in->row].pg, .op = t->in->op};
     if (t->nopen < 8)
         t->open[t->nopen++] = s;
     return s;
@@ -605,7 +605,11 @@ static void jump_to(struct tr *t, int64_t to, bool on)
     jump_far(t, 0, on);
 }
 
-enum result { GO_ON, END, NONE };
+void sel_go_on(struct tr *t)
+{
+    count(t, t->idx + 1);
+    jump_to(t, (int64_t)t->off + t->in->len, true);
+}
 
 static int64_t branch_to(const struct x86_insn *in, unsigned off) { return (int64_t)off + in->len + in->imm; }
 
@@ -619,7 +623,7 @@ bool tr_passes(const struct x86_insn *in, unsigned off)
     return is_jcc(in) && in->opsize == 8 && branch_to(in, off) > off;
 }
 
-static enum result jcc(struct tr *t)
+static enum sel_result jcc(struct tr *t)
 {
     const int64_t next = t->off + t->in->len, to = next + t->in->imm;
     const unsigned cc = t->in->opcode & 15;
@@ -677,7 +681,7 @@ static void push_next(struct tr *t, bool again)
     move_top(t, -8);
 }
 
-static enum result jmp(struct tr *t)
+static enum sel_result jmp(struct tr *t)
 {
     const int64_t to = (int64_t)t->off + t->in->len + t->in->imm;
 
@@ -700,7 +704,7 @@ static enum result jmp(struct tr *t)
     return END;
 }
 
-static enum result call(struct tr *t)
+static enum sel_result call(struct tr *t)
 {
     const int64_t to = (int64_t)t->off + t->in->len + t->in->imm;
     struct emit *e = &t->e;
@@ -738,7 +742,7 @@ static enum result call(struct tr *t)
     return END;
 }
 
-static enum result ret(struct tr *t)
+static enum sel_result ret(struct tr *t)
 {
     const struct x86_insn *in = t->in;
     const bool imm = in->opnd[x86_explicit(in, 0)].kind == X86_OPND_IMM;
@@ -758,7 +762,7 @@ static enum result ret(struct tr *t)
 
 /* --- the rest --------------------------------------------------------------------- */
 
-static enum result executor(struct tr *t, tr_fn *fn)
+static enum sel_result executor(struct tr *t, tr_fn *fn)
 {
     const struct interp_vm *iv = t->x->v->vm->interp_priv;
     const x86_exec_fn exec = iv->exec[t->in->op] ? iv->exec[t->in->op] : x86_i_ud;
@@ -816,9 +820,9 @@ bool sel_known(const struct x86_insn *in)
     }
 }
 
-static enum result translate(struct tr *t)
+static enum sel_result translate(struct tr *t)
 {
-    enum result r = NONE;
+    enum sel_result r = NONE;
 
     switch (t->in->op) {
     ARITHMETIC:
@@ -826,7 +830,9 @@ static enum result translate(struct tr *t)
     ORDINARY:
         return modrm(t) ? GO_ON : NONE;
     case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC: /* a register offset reaches outside the operand */
-        return (t->in->opnd[0].kind != X86_OPND_MEM || t->in->opnd[1].kind == X86_OPND_IMM) && modrm(t) ? GO_ON : NONE;
+        if (t->in->opnd[0].kind == X86_OPND_MEM && t->in->opnd[1].kind != X86_OPND_IMM)
+            return sel_system(t);
+        return modrm(t) ? GO_ON : NONE;
     case X86_OP_MOV: return mov(t) ? GO_ON : NONE;
     case X86_OP_XCHG: return xchg(t) ? GO_ON : NONE;
     case X86_OP_BSWAP: return bswap(t) ? GO_ON : NONE;
@@ -847,16 +853,19 @@ static enum result translate(struct tr *t)
     case X86_OP_JMP: return jmp(t);
     case X86_OP_CALL: return call(t);
     case X86_OP_RET: return ret(t);
-    case X86_OP_CLI: return executor(t, xl_cli);
-    case X86_OP_STI: return t->idx + 1 < t->n ? executor(t, xl_sti) : NONE; /* the shadow needs an instruction behind it */
+    case X86_OP_CLI: r = sel_system(t); return r == NONE ? executor(t, xl_cli) : r;
+    case X86_OP_STI: /* the shadow needs an instruction behind it */
+        r = sel_system(t);
+        return r == NONE && t->idx + 1 < t->n ? executor(t, xl_sti) : r;
     case X86_OP_POPF: return t->in->stacksize == 8 ? executor(t, xl_popf) : NONE;
     default:
-        return sel_simd(t) ? GO_ON : r;
+        r = sel_system(t);
+        return r == NONE && sel_simd(t) ? GO_ON : r;
     }
 }
 
 /* Would the block end with this instruction because only the executor knows what it does? */
-static bool cuts(const struct x86_insn *in)
+static bool cuts(const struct tr *t, const struct x86_insn *in)
 {
     if (is_jcc(in))
         return false;
@@ -864,6 +873,9 @@ static bool cuts(const struct x86_insn *in)
     case X86_OP_CLI: case X86_OP_STI: return false;
     case X86_OP_POPF: return in->stacksize != 8;
     case X86_OP_CLAC: case X86_OP_STAC: return true;
+    case X86_OP_LFENCE: case X86_OP_SFENCE: case X86_OP_MFENCE: case X86_OP_PAUSE: return false;
+    case X86_OP_MOV_CR:
+        return in->opnd[0].kind != X86_OPND_GPR || in->opnd[1].reg == 8 || (t->b->key & TR_CTX) == X86_TLB_USER || t->x->v->cpu.sites;
     case X86_OP_LDMXCSR: case X86_OP_VLDMXCSR: case X86_OP_FXRSTOR: case X86_OP_FXRSTOR64: case X86_OP_XRSTOR:
     case X86_OP_XRSTOR64: case X86_OP_XRSTORS: case X86_OP_XRSTORS64: return true;
     default: return interp_generic_ends(in, X86_MODE_64, NULL);
@@ -932,10 +944,10 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
 {
     struct tr t = {.x = x, .b = b, .e = {x->rw + x->used, x->rw + x->used, x->rx - x->rw}};
     struct emit *e = &t.e;
-    enum result r = GO_ON;
+    enum sel_result r = GO_ON;
 
     for (unsigned i = 0; i < n; i++)
-        if (cuts(&ins[i])) {
+        if (cuts(&t, &ins[i])) {
             n = i + 1;
             break;
         }

@@ -114,4 +114,10 @@ void sel_put_back(struct tr *t, unsigned guest, unsigned reg);
 /* SSE and AVX instructions (select_simd.c). False: the executor's. */
 bool sel_simd(struct tr *t);
 
+enum sel_result { GO_ON, END, NONE }; /* NONE: the executor's */
+/* System instructions (select_sys.c). */
+enum sel_result sel_system(struct tr *t);
+/* Count, and go on at the next instruction, which is in the same page, in another block. */
+void sel_go_on(struct tr *t);
+
 #endif

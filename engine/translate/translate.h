@@ -63,7 +63,7 @@ struct room {
     uint64_t host_sp, ret, lin, aux; /* of the C caller; where a helper goes back to; address that missed or jump target; argument */
     uint64_t tmp[3], host_mxcsr;
     uint64_t window[TR_WINDOWS]; /* of the running block: from linear to host addresses */
-    uint64_t tlb_mask, jump_mask, align_mask[6]; /* operands of PDEP and PEXT */
+    uint64_t tlb_mask, jump_mask, align_mask[7], not_if, arith, fsgsbase, pad[4]; /* operands of PDEP and PEXT */
     uint64_t direct; /* not 0: whoever enters CPL 3 leaves to the dispatcher, which may run that code directly */
     uint64_t spare[7];
     struct tr_jump jump[X86_TLB_NCTX][TR_JUMP_SIZE];
@@ -91,6 +91,7 @@ enum {
     TR_CTX = 3,      /* enum x86_tlb_ctx */
     TR_SSE = 1 << 2, /* SSE instructions raise neither #UD nor #NM */
     TR_AVX = 1 << 3,
+    TR_SMAP = 1 << 6, /* CR4.SMAP: the context says what RFLAGS.AC is */
     TR_FP = 1 << 4,  /* all SIMD floating-point exceptions are masked */
     TR_PLAIN = 1 << 5, /* every access is looked up by itself */
 };
@@ -128,6 +129,7 @@ struct tr_site {
     struct tr_block *block;
     uint8_t *link;     /* chain exits: the displacement to patch */
     uint16_t off;      /* in the page: of the instruction, or where the exit goes */
+    uint16_t op;
     uint8_t idx, len;  /* number of the instruction in the block */
     uint8_t size, access, pg;
     bool redo;         /* not a miss: the generic executor must do it */
@@ -190,6 +192,7 @@ struct translate {
     struct tr_stats st;
 };
 static inline struct translate *translate_of(struct vcpu *v) { return v->engine_priv; }
+static inline uint8_t tr_ctx(const struct x86_cpu *c) { return (uint8_t)((unsigned)(c->mmu.cur - c->mmu.tlb[0]) / X86_TLB_SIZE); }
 static inline unsigned tr_jump_slot(uint64_t lin) { return ((lin >> 12 | lin << 52) + lin) & (TR_JUMP_SIZE - 1); }
 static inline const struct tr_jump *tr_jump_entry(const struct translate *x, uint64_t lin)
 {

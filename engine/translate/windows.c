@@ -183,7 +183,12 @@ static void step(struct tr *t, struct follow *f, unsigned i, unsigned off)
         }
         break;
     case X86_OP_NOP: case X86_OP_PREFETCHT0: case X86_OP_PREFETCHT1: case X86_OP_PREFETCHT2: case X86_OP_PREFETCHNTA: case X86_OP_PREFETCHW:
-    case X86_OP_PREFETCH:
+    case X86_OP_PREFETCH: case X86_OP_CLI: case X86_OP_STI: case X86_OP_SWAPGS: case X86_OP_PAUSE: case X86_OP_LFENCE: case X86_OP_SFENCE:
+    case X86_OP_MFENCE:
+        return;
+    case X86_OP_CMPXCHG8B: case X86_OP_CMPXCHG16B:
+        forget(f, X86_RAX);
+        forget(f, X86_RDX);
         return;
     default:
         if (!sel_known(in)) {
