@@ -4,7 +4,6 @@
  * log, disks from the image with writes kept in memory. So a difference is searched by running again from the start: first for the slice in which it appears, then
  * for the block.
  */
-#include <Zydis/Zydis.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
@@ -18,6 +17,7 @@
 #include "core/blockdev.h"
 #include "core/clock.h"
 #include "core/lockstep.h"
+#include "lab/disasm.h"
 #include "x86/mmu.h"
 
 #define MEMORY_EVERY 512u /* slices between comparisons of memory */
@@ -264,24 +264,14 @@ static void on_step(void *ctx, struct vcpu *vcpu)
 
 static void show_step(const struct step *s, const char *mark)
 {
-    static const ZydisMachineMode modes[] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
-    static const ZydisStackWidth widths[] = {ZYDIS_STACK_WIDTH_16, ZYDIS_STACK_WIDTH_32, ZYDIS_STACK_WIDTH_64};
-    const unsigned mode = s->cpu.mode <= X86_MODE_64 ? s->cpu.mode : X86_MODE_64;
+    const uint8_t mode = s->cpu.mode <= X86_MODE_64 ? s->cpu.mode : X86_MODE_64;
     char text[160] = "(not mapped)", hex[2 * X86_MAX_INSN + 1] = "";
-    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-    ZydisDecodedInstruction in;
-    ZydisFormatter fmt;
-    ZydisDecoder dec;
-    unsigned n = s->n;
+    unsigned n = s->n, len = n ? disasm_text(mode, s->code, n, s->cpu.rip, text, sizeof(text)) : 0;
 
-    ZydisFormatterInit(&fmt, ZYDIS_FORMATTER_STYLE_INTEL);
-    ZydisDecoderInit(&dec, modes[mode], widths[mode]);
-    if (n && ZYAN_SUCCESS(ZydisDecoderDecodeFull(&dec, s->code, n, &in, ops))) {
-        ZydisFormatterFormatInstruction(&fmt, &in, ops, in.operand_count_visible, text, sizeof(text), s->cpu.rip, ZYAN_NULL);
-        n = in.length;
-    } else if (n) {
+    if (len)
+        n = len;
+    else if (n)
         strcpy(text, "(bad)");
-    }
     for (unsigned i = 0; i < n; i++)
         snprintf(hex + 2 * i, 3, "%02x", s->code[i]);
     fprintf(stderr, "  %04x:%016" PRIx64 "  %-20s %-40s%s\n", s->cpu.seg[X86_CS].sel, s->cpu.rip, hex, text, mark);
