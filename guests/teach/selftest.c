@@ -34,6 +34,15 @@ void saw_in_user(u32 i, word value)
         saw(what[i], value, expect[i]);
 }
 
+/* Within half a second: a host may be busy with others. */
+int a_tick_comes(void)
+{
+    const u32 t = ticks;
+    for (u32 i = 0; i < 50 && ticks == t; i++)
+        wait_ticks(1);
+    return ticks > t;
+}
+
 /* The same for both builds: interrupts, idling, a page table changed under way. */
 void test_machine(void)
 {
@@ -43,9 +52,7 @@ void test_machine(void)
     wait_ticks(3);
     saw("timer interrupts arrive while closed", ticks > t, 0);
     interrupts_open();
-    t = ticks;
-    wait_ticks(3);
-    saw("timer interrupts arrive while open", ticks > t, 1);
+    saw("timer interrupts arrive while open", (word)a_tick_comes(), 1);
     saw("the interrupt flag while open", (word)interrupts_are_open(), 1);
     t = ticks;
     while (ticks < t + 2)

@@ -58,6 +58,7 @@ void user_bench(void);
 void saw(const char *what, word value, word expected);
 void saw_in_user(u32 i, word value);
 extern u32 right, wrong;
+int a_tick_comes(void);
 void test_machine(void);
 void test_sensitive(void);
 void test_processes(void);
