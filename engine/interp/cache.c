@@ -220,6 +220,8 @@ static void unwrite_all(struct interp *it, uint32_t *flags, uint64_t page)
     for (unsigned i = 0; i < vm->ncpu; i++)
         if (vm->cpu[i])
             x86_tlb_unwrite(&vm->cpu[i]->cpu, page);
+    if (it->also.unwrite)
+        it->also.unwrite(it->also.ctx, page);
     c->ops->exclusive_end(c->env);
 }
 
@@ -243,8 +245,11 @@ bool interp_mark(struct interp *it, uint64_t gpa, uint32_t len)
             }
             if (!__atomic_compare_exchange_n(flags, &f, GPA_PF_CODE, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
                 continue;
-            if (f & own)
+            if (f & own) {
                 x86_tlb_unwrite(&it->v->cpu, gpa & MASK_PAGE);
+                if (it->also.unwrite)
+                    it->also.unwrite(it->also.ctx, gpa & MASK_PAGE);
+            }
         }
         host_lock(iv->lock);
         if (__atomic_load_n(flags, __ATOMIC_SEQ_CST) & GPA_PF_CODE) {

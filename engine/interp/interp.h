@@ -143,6 +143,7 @@ struct inval {
 struct code_user {
     void (*inval)(void *ctx, uint64_t gpa, uint32_t len); /* whole 64-byte chunks around it have lost their mark */
     void (*flush)(void *ctx);
+    void (*unwrite)(void *ctx, uint64_t page); /* a page becomes code: write translations of it the engine has elsewhere must go. May be NULL */
     void *ctx;
 };
 
