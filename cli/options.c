@@ -114,6 +114,7 @@ void cli_usage(void)
           "  --engine NAME          auto, or one of `ringer engines` (default auto)\n"
           "  --verify[=N]           run the interpreter beside the engine and stop where they differ; N: end after N instructions (30M)\n"
           "  --patch=lazy           engine trap: replace sensitive instructions before they run\n"
+          "  --direct WHEN          patched code: auto (where it pays; default) or always\n"
           "  --report-sensitive     engine trap: tell what unprivileged sensitive instructions did\n"
           "  --user-code HOW        engine translate: auto (default), translated or direct\n"
           "  --cpu-limit PERCENT    take no more CPU time than this share of one core, whatever the engine\n"
@@ -138,7 +139,7 @@ void cli_usage(void)
 
 enum {
     O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
-    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_HYPERCALLS, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_CPU_LIMIT, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_REPORT_SENSITIVE, O_USER_CODE, O_REPORT, O_SYMBOLS, O_VERIFY,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_HYPERCALLS, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_CPU_LIMIT, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_DIRECT, O_REPORT_SENSITIVE, O_USER_CODE, O_REPORT, O_SYMBOLS, O_VERIFY,
     O_HELP, O_ALL_ENGINES, O_JSON, O_TIMEOUT,
 };
 
@@ -169,6 +170,7 @@ static const struct option run_opts[] = {
     {"trace", required_argument, NULL, O_TRACE},
     {"trace-what", required_argument, NULL, O_TRACE_WHAT},
     {"patch", required_argument, NULL, O_PATCH},
+    {"direct", required_argument, NULL, O_DIRECT},
     {"report-sensitive", no_argument, NULL, O_REPORT_SENSITIVE},
     {"user-code", required_argument, NULL, O_USER_CODE},
     {"report", required_argument, NULL, O_REPORT},
@@ -367,6 +369,13 @@ static int set_option(struct run_options *o, int opt, char *arg)
             cli_error("--user-code: '%s' is none of auto, translated, direct", arg);
             return -1;
         }
+        return 0;
+    case O_DIRECT:
+        if (strcmp(arg, "auto") && strcmp(arg, "always")) {
+            cli_error("--direct: '%s' is neither auto nor always", arg);
+            return -1;
+        }
+        o->engine_cfg.always_direct = !strcmp(arg, "always");
         return 0;
     case O_REPORT_SENSITIVE: o->engine_cfg.report_sensitive = true; return 0;
     case O_REPORT: o->report = arg; return 0;

@@ -60,6 +60,7 @@ static void hand_over(void)
     while ((r = __atomic_load_n(&ctl->request, __ATOMIC_SEQ_CST)) == seen) {
         if ((spent += 64) < ctl->spin) { /* RDTSC traps in here: PAUSE is the clock, roughly */
             __asm__ volatile("pause");
+            ctl->spun++;
             continue;
         }
         __atomic_store_n(&ctl->world_sleeps, 1, __ATOMIC_SEQ_CST);

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sandbox/world.h"
@@ -21,6 +22,7 @@ struct world {
     uint32_t nops;
     uint64_t runs;
     uint32_t spin;
+    uint32_t pause_ps; /* what PAUSE takes */
     char why[128];
     struct world_op queue[WORLD_OPS]; /* ours: the shared page is only written when it is handed over */
 };
@@ -163,6 +165,32 @@ static int stub_file(void)
     return fd;
 }
 
+uint64_t world_computed_ns(const struct world *w)
+{
+    struct timespec t;
+    clockid_t c;
+    if (w->pid <= 0 || clock_getcpuclockid(w->pid, &c) != 0 || clock_gettime(c, &t) != 0)
+        return 0;
+    const uint64_t ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec, waited = __atomic_load_n(&w->ctl->spun, __ATOMIC_RELAXED) * w->pause_ps / 1000;
+    return ns > waited ? ns - waited : 0;
+}
+
+/* The least of some tries: others may run in between. */
+static uint32_t measure_pause(void)
+{
+    uint64_t least = 1000000;
+    for (unsigned i = 0; i < 8; i++) {
+        struct timespec a, b;
+        clock_gettime(CLOCK_MONOTONIC, &a);
+        for (unsigned k = 0; k < 100; k++)
+            __builtin_ia32_pause();
+        clock_gettime(CLOCK_MONOTONIC, &b);
+        const uint64_t ns = (uint64_t)(b.tv_sec - a.tv_sec) * 1000000000u + (uint64_t)(b.tv_nsec - a.tv_nsec);
+        least = ns < least ? ns : least;
+    }
+    return (uint32_t)(least * 10);
+}
+
 struct world *world_new(int ram_fd, int code_fd, char *reason, size_t cap)
 {
     struct world *w = calloc(1, sizeof(*w));
@@ -179,6 +207,7 @@ struct world *world_new(int ram_fd, int code_fd, char *reason, size_t cap)
     }
     w->spin = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 20000 : 0;
     w->ctl->spin = w->spin;
+    w->pause_ps = measure_pause();
     w->ctl->parent = (uint32_t)getpid();
     w->ctl->answer = UINT32_MAX;
     w->pid = fork();
@@ -218,11 +247,3 @@ void world_free(struct world *w)
     free(w);
 }
 
-bool world_has_execute_only(void)
-{
-    int k = pkey_alloc(0, 0);
-    if (k < 0)
-        return false;
-    pkey_free(k);
-    return true;
-}

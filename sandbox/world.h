@@ -14,7 +14,7 @@
 
 #include "sandbox/proto.h"
 
-enum { WORLD_R = 1, WORLD_W = 2, WORLD_X = 4 }; /* WORLD_X alone: execute-only, where the host has protection keys */
+enum { WORLD_R = 1, WORLD_W = 2, WORLD_X = 4 };
 
 /* The signal and exception numbers of exits, as the kernel gives them. */
 enum { WORLD_SIG_ILL = 4, WORLD_SIG_TRAP = 5, WORLD_SIG_BUS = 7, WORLD_SIG_FPE = 8, WORLD_SIG_KICK = 10, WORLD_SIG_SEGV = 11, WORLD_SIG_SYS = 31 };
@@ -39,8 +39,8 @@ const char *world_why(const struct world *w);
 /* Make a world_run in progress or the next one return with WORLD_SIG_KICK. Any thread. */
 void world_kick(struct world *w);
 
-/* Does this host have execute-only pages for user code? */
-bool world_has_execute_only(void);
+/* CPU time its process has used without what it spent waiting for requests, in nanoseconds, about; 0 if it is gone. */
+uint64_t world_computed_ns(const struct world *w);
 
 /* Calls of world_run. */
 uint64_t world_runs(const struct world *w);

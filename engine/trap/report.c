@@ -133,7 +133,7 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
     struct x86_insn in;
     const unsigned avail = 4096 - off < X86_MAX_INSN ? 4096 - off : X86_MAX_INSN;
 
-    if (x86_decode(&in, g->ram + off, avail, (enum x86_mode_bits)c->mode, false, x86_feature_bits(c->cpuid)) != X86_DEC_OK) {
+    if (x86_decode(&in, g->ram + off, avail, (enum x86_mode_bits)c->mode, false, x86_feature_bits(c->cpuid)) != X86_DEC_OK || !trap_is_offender(&in)) {
         trap_step_one(t, exit);
         return;
     }
@@ -162,13 +162,6 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
     restore(t, &before);
 
     const struct world_ctl *k = world_ctl(t->world[c->cpl == 3 ? WORLD_USER : WORLD_KERNEL]);
-    /* Where UMIP is on, the host's kernel emulates some in software and must be able to read them. */
-    const uint32_t lin = (uint32_t)(c->seg[X86_CS].base + c->rip) & ~0xfffu;
-    struct world_op op = {.kind = WORLD_MAP_CODE, .prot = WORLD_R | WORLD_X, .lin = lin, .len = 4096, .off = (uint64_t)(g - t->tv->patch.page) << 12};
-    struct space *sp = &t->space[c->cpl == 3 ? WORLD_USER : WORLD_KERNEL];
-    const bool umip = in.op == X86_OP_SGDT || in.op == X86_OP_SIDT || in.op == X86_OP_SLDT || in.op == X86_OP_STR || in.op == X86_OP_SMSW;
-    if (umip)
-        world_queue(sp->w, &op);
     const uint8_t behind = fence ? g->bytes[next] : 0;
     g->bytes[off] = g->ram[off];
     if (fence)
@@ -177,11 +170,6 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
     g->bytes[off] = 0xf4;
     if (fence)
         g->bytes[next] = behind;
-    if (umip) {
-        op.prot = WORLD_X;
-        if (sp->map[lin >> 12] & SPACE_CODE)
-            world_queue(sp->w, &op);
-    }
     if (r != 0) { /* not entered, or over: it comes here again */
         s->runs--;
         return;
@@ -189,7 +177,10 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
     const bool done = fence ? k->trapno == 13 && c->rip == (uint32_t)(before.rip + in.len) : k->sig == WORLD_SIG_TRAP && k->trapno == 1;
     if (!done) {
         restore(t, &before);
-        if (k->sig == WORLD_SIG_KICK || (k->trapno == 14 && trap_fill(t, k, exit))) {
+        const bool fault = k->trapno == 14;
+        if (fault)
+            trap_page_fault(t, (uint32_t)k->cr2, k->err, exit);
+        if (k->sig == WORLD_SIG_KICK || fault) {
             s->runs--; /* it comes here again */
             return;
         }

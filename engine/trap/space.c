@@ -3,6 +3,10 @@
  *
  * Mappings are guest translations the guest has not flushed; dropping one is always right. Changes are queued and travel with the
  * next entry. When the queue is full, everything is forgotten and unmapped at once.
+ *
+ * Code and data apart (s->split): instructions are fetched through a code segment whose base leads into windows, where the copies of
+ * code pages are mapped; data segments end before the windows. So one guest address shows its copy to who executes it and RAM to
+ * who reads it. A window shows WINDOW_SIZE bytes of guest addresses; which, is decided by what is executed.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +15,11 @@
 
 #define RESERVE 8 /* places in the queue for descriptors */
 
+enum { EXT_GLOBAL = 1, EXT_CODE = 2 };
+
 static void reset_extent(struct space *s)
 {
-    for (unsigned g = 0; g < 2; g++)
+    for (unsigned g = 0; g < 4; g++)
         s->lo[g] = SPACE_PAGES, s->hi[g] = 0;
 }
 
@@ -40,6 +46,8 @@ static void forget(struct space *s, uint32_t lin)
 {
     const uint32_t at = s->pos[lin], last = s->list[--s->n];
 
+    if (s->map[lin] & SPACE_LARGE)
+        s->large[lin >> 10]--;
     s->map[lin] = 0;
     s->list[at] = last;
     s->pos[last] = at;
@@ -52,6 +60,7 @@ static void unmap_all(struct space *s)
     for (uint32_t i = 0; i < s->n; i++)
         s->map[s->list[i]] = 0;
     s->n = 0;
+    memset(s->large, 0, sizeof(s->large));
     reset_extent(s);
     world_queue(s->w, &op);
     s->full++;
@@ -73,19 +82,21 @@ void space_map(struct space *s, uint32_t lin, uint32_t n, uint64_t gpn, uint64_t
 {
     const struct world_op op = {
         .kind = flags & SPACE_CODE ? WORLD_MAP_CODE : WORLD_MAP_RAM,
-        .prot = flags & SPACE_CODE ? WORLD_X : WORLD_R | (flags & SPACE_W ? WORLD_W : 0) | (flags & SPACE_X ? WORLD_X : 0),
+        .prot = flags & SPACE_CODE ? WORLD_R | WORLD_X : WORLD_R | (flags & SPACE_W ? WORLD_W : 0) | (flags & SPACE_X ? WORLD_X : 0),
         .lin = (uint64_t)lin << 12,
         .len = (uint64_t)n << 12,
         .off = off,
     };
-    const unsigned g = !!(flags & SPACE_GLOBAL);
+    const unsigned g = (flags & SPACE_GLOBAL ? EXT_GLOBAL : 0) | (flags & SPACE_CODE ? EXT_CODE : 0);
 
     enqueue(s, &op); /* may forget everything: enter the pages after it */
     for (uint32_t i = 0; i < n; i++) {
-        if (!s->map[lin + i]) {
-            s->pos[lin + i] = s->n;
-            s->list[s->n++] = lin + i;
-        }
+        if (s->map[lin + i])
+            forget(s, lin + i);
+        s->pos[lin + i] = s->n;
+        s->list[s->n++] = lin + i;
+        if (flags & SPACE_LARGE)
+            s->large[(lin + i) >> 10]++;
         s->map[lin + i] = (gpn + i) << 8 | SPACE_PRESENT | flags;
     }
     if (lin < s->lo[g])
@@ -106,45 +117,102 @@ void space_unmap(struct space *s, uint32_t lin)
     s->unmaps++;
 }
 
+static bool meets(const struct space *s, unsigned a, unsigned b)
+{
+    return s->lo[a] <= s->hi[a] && s->lo[b] <= s->hi[b] && s->lo[a] <= s->hi[b] && s->lo[b] <= s->hi[a];
+}
+
+/* Everything in a range of pages. */
+static void unmap_range(struct space *s, uint32_t first, uint32_t n)
+{
+    const struct world_op op = {.kind = WORLD_UNMAP, .lin = (uint64_t)first << 12, .len = (uint64_t)n << 12};
+    bool any = false;
+
+    if (n > s->n) {
+        for (uint32_t i = 0; i < s->n;)
+            if (s->list[i] - first < n)
+                forget(s, s->list[i]), any = true;
+            else
+                i++;
+    } else {
+        for (uint32_t i = first; i < first + n; i++)
+            if (s->map[i])
+                forget(s, i), any = true;
+    }
+    if (any) {
+        enqueue(s, &op);
+        s->unmaps++;
+    }
+}
+
 void space_flush(struct space *s, bool global)
 {
     if (!s->n)
         return;
     s->flushes++;
-    const bool keep = !global && s->lo[1] <= s->hi[1];
-    if (!keep || (s->lo[0] <= s->hi[0] && s->lo[0] <= s->hi[1] && s->lo[1] <= s->hi[0])) {
-        world_clear(s->w);
-        unmap_all(s);
-        return;
-    }
-    if (s->lo[0] > s->hi[0])
-        return;
-    const struct world_op op = {.kind = WORLD_UNMAP, .lin = (uint64_t)s->lo[0] << 12, .len = (uint64_t)(s->hi[0] - s->lo[0] + 1) << 12};
-    for (uint32_t i = 0; i < s->n;) {
-        const uint32_t lin = s->list[i];
-        if (lin >= s->lo[0] && lin <= s->hi[0])
-            forget(s, lin);
-        else
-            i++;
-    }
-    s->lo[0] = SPACE_PAGES;
-    s->hi[0] = 0;
-    enqueue(s, &op);
+    const bool keep = !global && (s->lo[EXT_GLOBAL] <= s->hi[EXT_GLOBAL] || s->lo[EXT_GLOBAL | EXT_CODE] <= s->hi[EXT_GLOBAL | EXT_CODE]);
+    for (unsigned g = 0; g < 4 && keep; g += 2)
+        if (meets(s, g, EXT_GLOBAL) || meets(s, g, EXT_GLOBAL | EXT_CODE))
+            goto all;
+    if (!keep)
+        goto all;
+    for (unsigned g = 0; g < 4; g += 2)
+        if (s->lo[g] <= s->hi[g]) {
+            const uint32_t lo = s->lo[g], hi = s->hi[g];
+            s->lo[g] = SPACE_PAGES;
+            s->hi[g] = 0;
+            unmap_range(s, lo, hi - lo + 1);
+        }
+    return;
+all:
+    world_clear(s->w);
+    unmap_all(s);
+}
+
+static void flush_place(struct space *s, uint32_t page, bool code)
+{
+    if (s->large[page >> 10]) /* whatever is left of a large page's translation goes */
+        unmap_range(s, page & ~1023u, 1024);
+    else if (!(s->map[page] & SPACE_CODE) == !code)
+        space_unmap(s, page);
 }
 
 void space_flush_page(struct space *s, uint32_t lin)
 {
-    if (s->map[lin] & SPACE_LARGE) {
-        const uint32_t first = lin & ~1023u;
-        const struct world_op op = {.kind = WORLD_UNMAP, .lin = (uint64_t)first << 12, .len = 1024ull << 12};
-        for (uint32_t i = first; i < first + 1024; i++)
-            if (s->map[i])
-                forget(s, i);
-        enqueue(s, &op);
-        s->unmaps++;
-    } else {
-        space_unmap(s, lin);
+    flush_place(s, lin, false);
+    for (unsigned i = 0; i < WINDOWS; i++) {
+        const struct window *w = &s->win[i];
+        if (w->used && (lin << 12) - w->code < WINDOW_SIZE)
+            flush_place(s, (w->at + (lin << 12) - w->code) >> 12, true);
     }
+}
+
+const struct window *space_window(struct space *s, uint32_t lin, bool low)
+{
+    const unsigned n = low ? WINDOWS_LOW : WINDOWS;
+    struct window *best = NULL;
+
+    if (low != s->low) { /* what was a window becomes reachable as data */
+        for (unsigned i = 0; i < WINDOWS; i++)
+            if (s->win[i].used) {
+                unmap_range(s, s->win[i].at >> 12, WINDOW_SIZE >> 12);
+                s->win[i].used = 0;
+            }
+        s->low = low;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        struct window *w = &s->win[i];
+        if (w->used && lin - w->code < WINDOW_SIZE) {
+            w->used = ++s->clock;
+            return w;
+        }
+        if (!best || w->used < best->used)
+            best = w;
+    }
+    const uint32_t at = (low ? 0 : WINDOWS_HIGH) + (uint32_t)(best - s->win) * WINDOW_SIZE;
+    unmap_range(s, at >> 12, WINDOW_SIZE >> 12); /* another region's code, or data from before there were windows here */
+    *best = (struct window){.code = lin & ~(WINDOW_SIZE - 1), .at = at, .used = ++s->clock};
+    return best;
 }
 
 void space_drop(struct space *s, uint64_t gpn, unsigned flags)

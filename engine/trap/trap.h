@@ -6,6 +6,7 @@
 
 #include <stdatomic.h>
 
+#include "engine/interp/interp.h"
 #include "ringer/vm.h"
 #include "sandbox/world.h"
 #include "x86/decode.h"
@@ -15,15 +16,33 @@
 enum { SPACE_W = 1, SPACE_CODE = 2, SPACE_GLOBAL = 4, SPACE_LARGE = 8, SPACE_X = 16, SPACE_PRESENT = 32 };
 #define SPACE_PAGES (1u << 20)
 
+/* Where copies of code are executed. High windows take the top GiB of linear addresses, low ones the bottom; whoever accesses data
+ * there, which the segments' limits notice, is interpreted. */
+#define WINDOW_SIZE (64u << 20)
+#define WINDOWS 16u
+#define WINDOWS_LOW 2u
+#define WINDOWS_HIGH 0xc0000000u
+
+struct window {
+    uint32_t code; /* guest-linear address of the first byte */
+    uint32_t at;   /* where the world sees it */
+    uint32_t used; /* 0: not in use; else larger the later */
+};
+
 struct space {
     struct world *w;
-    uint64_t *map;  /* by linear page: guest-physical page << 8 | SPACE_*; 0: nothing mapped */
+    uint64_t *map;  /* by linear page of the world: guest-physical page << 8 | SPACE_*; 0: nothing mapped */
     uint32_t *list; /* linear pages that are mapped, in no order */
     uint32_t *pos;  /* by linear page: its place in the list */
     uint32_t n;
-    uint32_t lo[2], hi[2]; /* extent of mapped pages, [1]: of global ones; empty: lo > hi */
-    unsigned queued;
-    uint64_t ldt[8192]; /* descriptors the world has, as queued; 0: none */
+    uint32_t lo[4], hi[4]; /* extent of mapped pages: of data, of global data, of code, of global code; empty: lo > hi */
+    uint16_t large[SPACE_PAGES >> 10]; /* by 4 MiB: pages mapped from large ones */
+    bool split;            /* code and data apart */
+    bool low;
+    struct window win[WINDOWS];
+    uint32_t clock;
+    uint64_t ldt[8192];        /* descriptors the world has, as queued; 0: none */
+    struct x86_seg orig[8192]; /* what they stand for */
     uint64_t maps, unmaps, flushes, full;
 };
 
@@ -33,6 +52,8 @@ void space_fini(struct space *s);
 void space_map(struct space *s, uint32_t lin, uint32_t n, uint64_t gpn, uint64_t off, unsigned flags);
 void space_unmap(struct space *s, uint32_t lin);
 void space_flush(struct space *s, bool global);
+/* The window through which the world runs code at guest-linear address lin, made if need be. Valid until the next call. */
+const struct window *space_window(struct space *s, uint32_t lin, bool low);
 /* INVLPG: the whole region a large page may have been mapped by goes. */
 void space_flush_page(struct space *s, uint32_t lin);
 /* Unmap wherever guest-physical page gpn is mapped with one of these flags. */
@@ -44,16 +65,25 @@ struct ppage {
     uint64_t gpn;
     uint8_t *bytes;     /* the patched page; what has not been seen is trap bytes */
     const uint8_t *ram; /* the original */
-    uint8_t mode;       /* enum x86_mode_bits it was scanned for */
-    uint32_t writes;
+    uint8_t mode;       /* enum x86_mode_bits it was scanned for, */
+    bool user;          /* and for CPL 3? */
+    struct ppage *next, *prev; /* the pages an instruction that crosses into them, out of them, was copied to and from */
+    uint16_t cross;     /* where in this page it begins */
+    uint8_t tail;       /* bytes of it in the next */
     uint64_t used[64];  /* bytes that belong to an instruction seen */
     uint64_t start[64]; /* its first byte */
 };
 
 enum { PATCH_PAGES = 16384 };
 
+/* Offsets that scanned instructions have in themselves for operands through FS or GS: small ones of either sign, and others. */
+#define REACH_NEAR (16 << 20)
+struct reach {
+    int32_t near_lo, near_hi;
+    uint32_t far_lo, far_hi; /* lo > hi: none */
+};
+
 struct patches {
-    struct host_mutex *lock;
     uint8_t *mem; /* the code file */
     int fd;
     uint32_t *of; /* by RAM page (offset in the RAM file): 1 + index, 0: none */
@@ -62,6 +92,7 @@ struct patches {
     uint32_t n; /* in use */
     uint32_t *free;
     uint32_t nfree;
+    struct reach reach[2]; /* FS, GS */
     uint64_t sites, scanned, invals, prepared;
     uint32_t *out;   /* where direct branches left the page, relative to it; NULL: nobody asks */
     uint32_t nout, out_cap, base; /* base: linear address of the page, meanwhile */
@@ -75,7 +106,12 @@ struct ppage *patches_add(struct patches *p, uint64_t ram_page, uint64_t gpn, co
 void patches_del(struct patches *p, uint64_t ram_page);
 /* Take over what runs from off on without leaving the page. True if the instruction at off is now there to run (false: it
  * stays a trap). */
-bool patches_scan(struct patches *p, struct ppage *g, unsigned off, enum x86_mode_bits mode, const uint64_t *features);
+bool patches_scan(struct patches *p, struct ppage *g, unsigned off, enum x86_mode_bits mode, bool user, const uint64_t *features);
+/* Take over the instruction at off that crosses into page b, which follows in the current address space. */
+bool patches_cross(struct patches *p, struct ppage *a, unsigned off, struct ppage *b, const uint64_t *features);
+/* It is a trap again, since another page follows somewhere or one of the two changed. */
+void patches_uncross(struct ppage *a);
+void patches_forget(struct patches *p); /* every page is all trap bytes again */
 /* Bytes changed: forget the page's instructions if they are among them. */
 void patches_inval(struct patches *p, struct ppage *g, unsigned off, unsigned len);
 /* Does the instruction run unseen at CPL 3 although its effect or result depends on privilege or configuration? */
@@ -86,7 +122,7 @@ bool trap_is_offender(const struct x86_insn *in);
 enum trap_world { WORLD_KERNEL, WORLD_USER, NWORLDS };
 
 struct trap_counts {
-    uint64_t runs, insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_reads, code_writes, interpreted, burst, lost;
+    uint64_t runs, insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_writes, interpreted, burst[NWORLDS], given_up, lost;
     uint64_t direct_ns; /* spent in worlds, entering and leaving included; only if vm->timed */
 };
 
@@ -102,10 +138,20 @@ struct trap_vm {
     bool patching; /* worlds run patched copies of code pages */
     bool report, eager;
     bool prepare; /* eager: the boot image is loaded and not yet looked at */
-    unsigned burst;
+    bool adaptive; /* direct execution only where it pays */
     struct trap_counts n;
     uint64_t by_op[X86_NOP_COUNT]; /* instructions interpreted after a trap */
     struct sensitive *sensitive;   /* by enum x86_op; report only */
+};
+
+/* A privilege level, to policy.c. */
+struct level {
+    bool direct;
+    uint32_t patience;
+    uint32_t runs, changes; /* changes of the world's mappings these took */
+    uint64_t cpu_ns;        /* of the world, before them */
+    uint64_t least_ns;      /* the least CPU time that many runs took */
+    uint64_t insns, events; /* interpreted */
 };
 
 struct trap {
@@ -114,19 +160,52 @@ struct trap {
     struct space space[NWORLDS];
     struct world *world[NWORLDS];
     _Atomic(struct world *) current; /* the one to kick */
-    _Atomic bool kicked;
     uint64_t seen_all, seen_nonglobal, seen_page;
-    bool user_access;  /* the kernel's world was filled with SMAP suspended */
+    bool user_access;   /* the kernel's world was filled with SMAP suspended */
     uint16_t loaded[6]; /* selectors the world was entered with */
-    unsigned burst;     /* instructions still to interpret before going back to direct execution */
+    uint32_t delta;     /* from guest-linear addresses to where the world fetches instructions */
+    uint32_t code;      /* beginning of the guest-linear region it fetches from, if code and data are apart */
+    uint8_t parts[6];   /* what the world has of each segment: nothing, all it may have, or one of two parts */
+    bool upper[6];      /* the upper of two */
+    uint64_t *wmapped;  /* by RAM page: some world may have it writable */
+
+    struct level level[NWORLDS];
+    uint64_t sensitive;
+    struct host_thread *ticker;
+    struct host_event *tick_event;
+    _Atomic bool interprets, ticked, parked, stop;
 };
 
+bool trap_can_run(const struct vcpu *v);
+void trap_run(struct vcpu *v, struct vcpu_exit *exit);
 /* One run in the current world from the canonical state, which it brings up to date. 0: an exit is in the control page;
  * else *exit or the state already says what comes next. eflags: more host flags to run with. */
 int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit);
 void trap_step_one(struct trap *t, struct vcpu_exit *exit);
-/* A page fault of the host in the control page: serve it. True: what faulted may be tried again. */
-bool trap_fill(struct trap *t, const struct world_ctl *k, struct vcpu_exit *exit);
+/* Raise what cpu->exc says. */
+void trap_deliver(struct trap *t);
+
+/* fault.c: a page fault of the host at the world's linear address hw, with the hardware's error code: serve it. */
+void trap_page_fault(struct trap *t, uint32_t hw, uint32_t err, struct vcpu_exit *exit);
+/* The copy of a guest-physical page, if there is one; look at the code at CS:EIP in its copy. */
+struct ppage *trap_code_page(struct trap *t, uint64_t gpn);
+bool trap_look(struct trap *t, struct ppage *g);
+void trap_prepare(struct trap *t);
+/* Code page g is about to be, or was, mapped at a world's page: instructions that cross between it and its neighbours must be theirs. */
+void trap_check_neighbours(struct trap *t, const struct space *s, uint32_t page, struct ppage *g);
+/* For struct code_user; ctx is the struct trap. */
+void trap_inval(void *ctx, uint64_t gpa, uint32_t len);
+void trap_forget_code(void *ctx);
+void trap_unwrite(void *ctx, uint64_t page);
+
+/* policy.c */
+int trap_policy_init(struct trap *t);
+void trap_policy_fini(struct trap *t);
+/* A run ended by itself. */
+void trap_policy_ran(struct trap *t, unsigned level);
+/* Before and after the interpreter runs. */
+void trap_policy_interprets(struct trap *t);
+void trap_policy_interpreted(struct trap *t, unsigned level, uint64_t insns);
 
 /* report.c: at an offender whose first byte is *patched in its page: what the processor does with it, beside what is right.
  * The processor's result stands. */
@@ -134,7 +213,7 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
 void trap_report_print(struct vm *vm, const struct trap_vm *tv);
 
 /* segs.c: segments as descriptors of the world's LDT. */
-bool trap_segs_ok(const struct x86_cpu *c);
+bool trap_segs_ok(const struct trap *t);
 void trap_segs_load(struct trap *t, struct space *s, struct world_ctl *k);
 /* Take over what the guest loaded unseen. False: it left 32-bit code. */
 bool trap_segs_back(struct trap *t, const struct world_ctl *k);

@@ -62,6 +62,7 @@ struct engine_config {
     const char *kvm_device; /* NULL: /dev/kvm */
     bool patch_lazy;        /* engine trap: replace what does not trap, page by page before first execution */
     enum engine_user_code user_code;
+    bool always_direct; /* engines trap and patch: execute directly what can be, whether it pays or not */
     bool report_sensitive;  /* engine trap: report each execution of an unprivileged sensitive instruction */
 };
 
