@@ -3,8 +3,8 @@
 # report.sh RINGER IMAGE
 set -eu
 ringer=$1 image=$2
-if ! "$ringer" engines | grep -q "^patch  *usable"; then
-    echo "execute-only pages or engine trap do not work here: $("$ringer" engines | grep "^patch ")"
+if ! "$ringer" engines | grep -q "^trap  *usable"; then
+    echo "engine trap does not work here: $("$ringer" engines | grep "^trap ")"
     exit 77
 fi
 tmp=$(mktemp -d)
