@@ -286,7 +286,15 @@ static void tick(void *ctx)
     atomic_fetch_or(&d->v->requests, VREQ_ENGINE);
 }
 
-void direct_sample(struct direct *d) { policy_tick(d); }
+void direct_judge(struct direct *d)
+{
+    if (atomic_exchange(&d->ticked, false))
+        policy_tick(d);
+    /* Armed again only by guest code that runs: a halted processor has no clock to wake it. */
+    if (d->alarm)
+        host_alarm_set(d->alarm, TICK_NS);
+    d->armed = true;
+}
 
 struct direct *direct_new(struct interp *it)
 {
@@ -313,7 +321,7 @@ struct direct *direct_new(struct interp *it)
     d->off = vm->ram_fd < 0 || vm->engine_cfg.user_code == USER_CODE_TRANSLATED || it->v->paced;
     d->always = !d->off && vm->engine_cfg.user_code == USER_CODE_DIRECT;
     d->promoted = d->always;
-    if (!d->off && !(d->ticker = host_ticker_new(TICK_NS, tick, d)))
+    if (!d->off && !(d->alarm = host_alarm_new(tick, d)))
         d->off = true;
     return d;
 }
@@ -322,8 +330,8 @@ void direct_free(struct direct *d)
 {
     if (!d)
         return;
-    if (d->ticker)
-        host_ticker_free(d->ticker);
+    if (d->alarm)
+        host_alarm_free(d->alarm);
     for (unsigned i = 0; i < DIRECT_SPACES; i++) {
         user64_free(d->space[i].w);
         if (d->space[i].map.e)

@@ -55,6 +55,7 @@ struct dspace {
     int score;      /* policy.c */
     unsigned demotions;
     uint64_t mean;  /* of the TSC cycles between entry and exit, lately */
+    unsigned brief; /* share of runs lately that were too short, of 65536 */
     unsigned entries, refused;
     uint64_t seen;  /* TLB events */
     uint64_t used;  /* least recently used goes first */
@@ -82,11 +83,13 @@ struct direct {
     unsigned promoted;     /* spaces that are; never 0 with always */
     unsigned nworlds;
     uint64_t clock;
+    uint64_t least;        /* cycles that entering and leaving takes by itself */
     uint64_t hold;         /* sampling ticks until which user code stays translated */
     uint64_t ticks;
     _Atomic(struct user64 *) running;
     _Atomic bool ticked;
-    struct host_ticker *ticker;
+    struct host_alarm *alarm;
+    bool armed;
     uint8_t *code;         /* per RAM page: DCODE_* */
     uint16_t *copy;        /* per RAM page: 1 + number of its copy, 0: none yet */
     uint8_t *copies;       /* DIRECT_COPIES pages */
@@ -114,8 +117,13 @@ void direct_free(struct direct *d);
 bool direct_ready(struct direct *d);
 /* Run user code until something else is to be done; the canonical state is complete before and after. False: *exit is EXIT_FAIL. */
 bool direct_run(struct direct *d, struct vcpu_exit *exit);
-/* The sampling clock has ticked (direct.ticked) while other code ran: judge. */
-void direct_sample(struct direct *d);
+/* Before guest code runs in whatever way: keeps the sampling clock going, and judges when it has ticked. */
+void direct_judge(struct direct *d);
+static inline void direct_sample(struct direct *d)
+{
+    if (UNLIKELY(!d->armed || atomic_load_explicit(&d->ticked, memory_order_relaxed)))
+        direct_judge(d);
+}
 /* Code bytes changed (struct code_user). */
 void direct_inval(struct direct *d, uint64_t gpa, uint32_t len);
 /* What was known of code is no longer (struct code_user). */

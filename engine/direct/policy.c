@@ -2,17 +2,18 @@
  * Which address spaces run directly. Entering and leaving a world costs microseconds, translated code costs a factor: so a program that
  * computes for long between its traps should run directly, one that lives from system calls should not.
  *
- * Translated code is sampled by a clock that counts the vCPU thread's CPU time. A tick that finds user code running speaks for the address
- * space, one that finds its kernel speaks against it, twice as loud. In a world, the mean time between entry and exit decides; whoever falls
- * out has to wait longer each time.
+ * While guest code runs, a clock ticks every millisecond. A tick that finds user code running speaks for the address space, one that finds
+ * its kernel speaks against it, twice as loud. In a world, runs that were hardly longer than entering and leaving speak against it; whoever
+ * falls out that way has to wait longer each time. (Shares of runs, not their mean: on a busy host some take very long.)
  */
 #include "engine/direct/direct.h"
 
 #define PROMOTE 2         /* ticks */
 #define SCORE_MAX 4
-#define MEAN_SHIFT 4      /* of the moving average: 16 entries */
-#define ENTRIES_MIN 32u   /* before the mean says anything */
-#define PAYS_US 6         /* mean time in the world from which it is worth while */
+#define MEAN_SHIFT 4      /* of moving averages: 16 runs */
+#define ENTRIES_MIN 24u   /* before averages say anything */
+#define PAYS_US 4         /* time in the world from which a run is worth while */
+#define BRIEF_MAX 39000u  /* 60 % of runs were not */
 #define WAIT_MAX 6u       /* 2^6 ticks, by the fourth time */
 
 void policy_promote(struct direct *d, struct dspace *s)
@@ -49,7 +50,7 @@ void policy_promote(struct direct *d, struct dspace *s)
     }
     space_forget(d, s);
     s->promoted = true;
-    s->mean = 0;
+    s->mean = s->brief = 0;
     s->entries = s->refused = 0;
     s->fault = NO_PAGE;
     d->promoted++;
@@ -103,10 +104,15 @@ static void patience(const struct direct *d, const struct dspace *s)
 
 void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles)
 {
-    const uint64_t pays = d->v->vm->tsc_khz / 1000 * PAYS_US;
+    if (!d->least || cycles < d->least)
+        d->least = cycles;
+    else
+        d->least += d->least >> 12; /* forget slowly: frequencies change */
+    const bool brief = cycles < 2 * d->least + d->v->vm->tsc_khz / 1000 * PAYS_US;
 
+    s->brief = s->brief - (s->brief >> MEAN_SHIFT) + (brief ? 65536u >> MEAN_SHIFT : 0);
     s->mean += (cycles >> MEAN_SHIFT) - (s->mean >> MEAN_SHIFT);
-    if (++s->entries >= ENTRIES_MIN && s->mean < pays)
+    if (++s->entries >= ENTRIES_MIN && s->brief > BRIEF_MAX)
         policy_demote(d, s);
     else if (s->entries % 16 == 0)
         patience(d, s);

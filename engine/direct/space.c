@@ -87,14 +87,13 @@ static void drop_gpa(struct direct *d, struct dspace *s, uint64_t gpa, unsigned 
             return;
 }
 
-/* Does the entry say what a walk at this moment would? */
-static bool still(struct direct *d, const struct dmap_entry *e)
+/* Does the entry say what a walk at this moment would? *moved: the page is another one. */
+static bool still(struct direct *d, const struct dmap_entry *e, bool *moved)
 {
     struct x86_look l;
 
-    if (!x86_walk_look(&d->v->cpu, e->lin, &l) || !l.user || !l.accessed || ((l.gpa ^ e->gpa) & MASK_PAGE))
-        return false;
-    if (((e->gpa & DMAP_W) && !(l.write && l.dirty)) || ((e->gpa & DMAP_X) && l.nx))
+    *moved = !x86_walk_look(&d->v->cpu, e->lin, &l) || !l.user || ((l.gpa ^ e->gpa) & MASK_PAGE);
+    if (*moved || !l.accessed || ((e->gpa & DMAP_W) && !(l.write && l.dirty)) || ((e->gpa & DMAP_X) && l.nx))
         return false;
     const struct gpa_range *r = gpa_find(d->v->vm->mem, l.gpa);
     return r && r->kind == GPA_RAM && r->host_off + ((l.gpa & MASK_PAGE) - r->start) == e->off;
@@ -102,20 +101,29 @@ static bool still(struct direct *d, const struct dmap_entry *e)
 
 static void check_all(struct direct *d, struct dspace *s)
 {
-    const unsigned had = s->map.n;
-    unsigned gone = 0;
+    unsigned wrote = 0, gone = 0;
+    bool moved;
 
     d->st.checks++;
     s->stale = false;
-    for (unsigned i = dmap_cap(&s->map); i-- > 0;)
-        if (s->map.e[i].lin && !still(d, &s->map.e[i])) {
-            gone++;
+    for (unsigned i = dmap_cap(&s->map); i-- > 0;) {
+        const struct dmap_entry *e = &s->map.e[i];
+
+        if (!e->lin)
+            continue;
+        wrote += !!(e->gpa & DMAP_W);
+        if (!still(d, e, &moved)) {
+            gone += moved && (e->gpa & DMAP_W);
             if (!drop(d, s, &s->map.e[i]))
                 break;
         }
-    /* Nearly all of it: the tables now belong to another program. It has to show for itself that it computes. */
-    if (had >= 16 && gone > had - had / 8)
-        policy_demote(d, s);
+    }
+    /* All its data: the tables now belong to another program. It has to show for itself that it computes. */
+    if (wrote && gone > wrote - wrote / 8 - 1) {
+        policy_withdraw(d, s);
+        s->score = 0;
+        s->demotions = 0;
+    }
 }
 
 void space_sync(struct direct *d, struct dspace *s)

@@ -101,11 +101,8 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
             return;
         struct vm_trace *t = v->vm->trace;
 
-        if (UNLIKELY(atomic_load_explicit(&x->direct->ticked, memory_order_relaxed))) {
-            atomic_store(&x->direct->ticked, false);
-            direct_sample(x->direct);
-            x->room->direct = x->direct->promoted;
-        }
+        direct_sample(x->direct);
+        x->room->direct = x->direct->promoted;
         if (UNLIKELY(t && t->insns)) {
             if (t->insn)
                 t->insn(t, v);

@@ -45,11 +45,12 @@ void host_event_set(struct host_event *e); /* async-signal-safe */
 /* Wait until set or until host_now() >= deadline_ns (UINT64_MAX: for ever). True if it was set. */
 bool host_event_wait(struct host_event *e, uint64_t deadline_ns);
 
-/* Call fn(arg) on the calling thread, in a signal handler, each time it has used ns of CPU time (as exactly as the host counts). fn may
- * only do what is async-signal-safe. Freed on the same thread; NULL: the host has none to give. */
-struct host_ticker;
-struct host_ticker *host_ticker_new(uint64_t ns, void (*fn)(void *), void *arg);
-void host_ticker_free(struct host_ticker *t);
+/* An alarm of the calling thread's: some time after host_alarm_set, once, fn(arg) is called on it in a signal handler; it may only do what is
+ * async-signal-safe. Set and freed on the same thread; NULL: the host has none to give. */
+struct host_alarm;
+struct host_alarm *host_alarm_new(void (*fn)(void *), void *arg);
+void host_alarm_set(struct host_alarm *t, uint64_t ns);
+void host_alarm_free(struct host_alarm *t);
 
 /* Processors this program may use. */
 unsigned host_cpus(void);

@@ -1,4 +1,4 @@
-/* Ticks of a thread's CPU time: a POSIX timer whose signal goes to that thread. */
+/* Alarms of a thread: a POSIX timer whose signal goes to that thread. */
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -12,29 +12,27 @@
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
-struct host_ticker {
+struct host_alarm {
     timer_t timer;
     void (*fn)(void *);
     void *arg;
 };
 
-static void on_tick(int sig, siginfo_t *si, void *uc)
+static void on_alarm(int sig, siginfo_t *si, void *uc)
 {
     (void)sig;
     (void)uc;
     if (si->si_code == SI_TIMER) {
-        const struct host_ticker *t = si->si_value.sival_ptr;
+        const struct host_alarm *t = si->si_value.sival_ptr;
 
         t->fn(t->arg);
     }
 }
 
-struct host_ticker *host_ticker_new(uint64_t ns, void (*fn)(void *), void *arg)
+struct host_alarm *host_alarm_new(void (*fn)(void *), void *arg)
 {
-    struct host_ticker *t = calloc(1, sizeof(*t));
-    struct sigaction sa = {.sa_sigaction = on_tick, .sa_flags = SA_SIGINFO | SA_RESTART};
-    const struct timespec period = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
-    const struct itimerspec its = {.it_interval = period, .it_value = period};
+    struct host_alarm *t = calloc(1, sizeof(*t));
+    struct sigaction sa = {.sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO | SA_RESTART};
     struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGRTMIN};
 
     if (!t)
@@ -44,24 +42,26 @@ struct host_ticker *host_ticker_new(uint64_t ns, void (*fn)(void *), void *arg)
     ev.sigev_value.sival_ptr = t;
     ev.sigev_notify_thread_id = gettid();
     sigemptyset(&sa.sa_mask);
-    if (sigaction(SIGRTMIN, &sa, NULL) || timer_create(CLOCK_THREAD_CPUTIME_ID, &ev, &t->timer)) {
-        free(t);
-        return NULL;
-    }
-    if (timer_settime(t->timer, 0, &its, NULL)) {
-        timer_delete(t->timer);
+    if (sigaction(SIGRTMIN, &sa, NULL) || timer_create(CLOCK_MONOTONIC, &ev, &t->timer)) {
         free(t);
         return NULL;
     }
     return t;
 }
 
-void host_ticker_free(struct host_ticker *t)
+void host_alarm_set(struct host_alarm *t, uint64_t ns)
+{
+    const struct itimerspec its = {.it_value = {.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)}};
+
+    timer_settime(t->timer, 0, &its, NULL);
+}
+
+void host_alarm_free(struct host_alarm *t)
 {
     const struct timespec now = {0};
     sigset_t set, old;
 
-    /* A tick may be pending: it would speak of memory that is gone. */
+    /* A signal may be pending: it would speak of memory that is gone. */
     sigemptyset(&set);
     sigaddset(&set, SIGRTMIN);
     pthread_sigmask(SIG_BLOCK, &set, &old);
