@@ -145,6 +145,7 @@ int tr_cache_init(struct translate *x)
     x->room->tlb_mask = (uint64_t)(TR_TLB_SIZE - 1) * sizeof(struct tr_tlb);
     x->room->jump_mask = (uint64_t)(TR_JUMP_SIZE - 1) * sizeof(struct tr_jump);
     x->room->host_mxcsr = 0x1f80;
+    x->room->xmm_dead = x->room->ymm_dead = 1;
     x->room->not_if = 0xffffffffu & ~(uint32_t)X86_FL_IF;
     x->room->arith = X86_FL_ARITH;
     x->room->fsgsbase = X86_CR4_FSGSBASE;

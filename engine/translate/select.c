@@ -9,6 +9,7 @@ struct tr_site *sel_site(struct tr *t)
 {
     struct tr_site *s = tr_take(t->x, sizeof(*s));
 
+    t->vectors = 0; /* C code is called here */
     *s = (struct tr_site){.block = t->b, .off = (uint16_t)t->off, .idx = (uint8_t)t->idx, .len = t->in->len,
                           .retry = t->begin + t->e.rx, .pg = x86_isa[t->in->row].pg, .op = t->in->op};
     if (t->nopen < 8)
@@ -976,8 +977,10 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
         }
         for (unsigned i = 0; i < t.nopen; i++)
             t.open[i]->next = e->p + e->rx;
-        if (t.nopen)
-            t.s1 = -1; /* the executor may have come this way */
+        if (t.nopen) { /* the executor may have come this way */
+            t.s1 = -1;
+            t.vectors = 0;
+        }
         t.off += t.in->len;
         if (r == END)
             break;

@@ -56,6 +56,7 @@ struct tr {
     unsigned n;
     const struct x86_insn *ins;
     bool addressed; /* S0 is the address of the instruction's memory operand */
+    uint8_t vectors; /* surely live: 1 XMM registers and MXCSR, 2 upper halves too */
     int s1; /* window whose addend is in S1, or -1 */
     unsigned nwin;
     struct sel_window win[SEL_WINDOWS];

@@ -1,8 +1,9 @@
 /*
- * SSE and AVX instructions inline: the vector registers named are loaded from the
- * guest's state, the instruction runs as it is, and what it wrote is stored at once, so that helpers and faults
- * find the state complete. MXCSR is the guest's only around instructions that use it; where one of its
- * exceptions is unmasked (no TR_FP) the executor has them, since they could trap.
+ * SSE and AVX instructions inline. They run as they are on the host's vector registers of the same numbers, which
+ * hold the guest's, and MXCSR with them, from the first such instruction on until C code is called: room.xmm_dead is 0 while
+ * XMM registers and MXCSR are live, room.ymm_dead while the upper halves are too. An instruction looks whether they are, unless one
+ * before it in the block has and nothing between them can have called C. Where an exception of MXCSR is unmasked
+ * (no TR_FP) the executor has the instructions that use it, since they could trap.
  */
 #include "engine/translate/select.h"
 #include "x86/fpu.h"
@@ -35,28 +36,81 @@ static void vex_rm(struct emit *e, unsigned map, unsigned last, unsigned opcode,
     e->p += tmp.p - buf - 1;
 }
 
-static void load(struct emit *e, bool v, bool wide, unsigned n)
+/* Move all registers from or to the guest's state. */
+static void halves(struct emit *e, bool upper, bool to)
 {
-    if (!v) {
-        e_rm(e, E_0F, 0x10, n, half(n, false)); /* movups */
-        return;
-    }
-    vex_rm(e, 1, 0x78, 0x10, n, half(n, false));
-    if (wide) { /* vinsertf128 n, n, m, 1 */
-        vex_rm(e, 3, 0x05 | (~n & 15) << 3, 0x18, n, half(n, true));
-        e1(e, 1);
+    for (unsigned n = 0; n < 16; n++) {
+        if (!upper) {
+            e_rm(e, E_0F, to ? 0x11 : 0x10, n, half(n, false)); /* movups */
+        } else if (to) {
+            vex_rm(e, 3, 0x7d, 0x19, n, half(n, true)); /* vextractf128 m, n, 1 */
+            e1(e, 1);
+        } else {
+            vex_rm(e, 3, 0x05 | (~n & 15) << 3, 0x18, n, half(n, true)); /* vinsertf128 n, n, m, 1 */
+            e1(e, 1);
+        }
     }
 }
 
-static void store(struct emit *e, bool v, unsigned n)
+static void set(struct emit *e, struct hmem m, uint32_t v)
 {
-    if (!v) {
-        e_rm(e, E_0F, 0x11, n, half(n, false));
+    e_rm(e, 0, 0xc7, 0, m);
+    e4(e, v);
+}
+
+/* While a stub runs, RCX has its return address, so that RSP is what it always is. */
+static void take_return(struct emit *e) { e1(e, 0x59); }
+static void give_return(struct emit *e) { e1(e, 0x51), e1(e, 0xc3); }
+
+void tr_make_vector_stubs(struct translate *x, struct emit *e)
+{
+    x->xmm_stub = e->p;
+    take_return(e);
+    halves(e, false, false);
+    e_rm(e, E_0F, 0xae, 2, AT_CPU(fpu.mxcsr)); /* ldmxcsr */
+    set(e, AT_ROOM(xmm_dead), 0);
+    give_return(e);
+
+    x->ymm_stub = e->p;
+    take_return(e);
+    e_store(e, H_CX, AT_ROOM(tmp[1]));
+    e_rm(e, 0, 0x8b, H_CX, AT_ROOM(xmm_dead));
+    uint8_t *live = e_jrcxz(e);
+    e_call(e, x->xmm_stub);
+    e_here(e, live);
+    halves(e, true, false);
+    set(e, AT_ROOM(ymm_dead), 0);
+    e_load(e, H_CX, AT_ROOM(tmp[1]));
+    give_return(e);
+
+    x->vector_save_stub = e->p;
+    take_return(e);
+    e_rm(e, 0, 0x83, 7, AT_ROOM(ymm_dead)), e1(e, 0); /* cmp */
+    uint8_t *low = e_jcc(e, 5, NULL);
+    halves(e, true, true);
+    vex(e, 1, 0x78, 0, 0);
+    e1(e, 0x77); /* vzeroupper: C code mixes in legacy instructions */
+    set(e, AT_ROOM(ymm_dead), 1);
+    e_patch(low, e->p);
+    halves(e, false, true);
+    e_rm(e, E_0F, 0xae, 3, AT_CPU(fpu.mxcsr)); /* stmxcsr */
+    e_rm(e, E_0F, 0xae, 2, AT_ROOM(host_mxcsr));
+    set(e, AT_ROOM(xmm_dead), 1);
+    give_return(e);
+}
+
+/* The guest's vector registers are in the host's from here on. RCX is lost. */
+static void enliven(struct tr *t, bool wide)
+{
+    struct emit *e = &t->e;
+
+    if (t->vectors > wide)
         return;
-    }
-    vex_rm(e, 1, 0x78, 0x11, n, half(n, false));
-    vex_rm(e, 3, 0x7d, 0x19, n, half(n, true)); /* vextractf128 m, n, 1: zeros after a 128-bit operation */
-    e1(e, 1);
+    e_rm(e, 0, 0x8b, H_CX, wide ? AT_ROOM(ymm_dead) : AT_ROOM(xmm_dead));
+    uint8_t *live = e_jrcxz(e);
+    e_call(e, wide ? t->x->ymm_stub : t->x->xmm_stub);
+    e_here(e, live);
+    t->vectors = 1 + wide;
 }
 
 static bool must_align(const struct x86_insn *in)
@@ -70,30 +124,13 @@ static bool must_align(const struct x86_insn *in)
     }
 }
 
-/* Legacy instructions whose destination is written as a whole. */
-static bool whole(const struct x86_insn *in)
-{
-    switch (in->op) {
-    case X86_OP_MOVAPS: case X86_OP_MOVUPS: case X86_OP_MOVAPD: case X86_OP_MOVUPD: case X86_OP_MOVDQA: case X86_OP_MOVDQU:
-    case X86_OP_LDDQU: case X86_OP_PSHUFD:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static bool vzeroupper(struct tr *t)
 {
-    struct emit *e = &t->e;
-
     if (!(t->b->key & TR_AVX))
         return false;
-    vex(e, 1, 0x78, 0, 0); /* vxorps xmm0, xmm0, xmm0: its upper half becomes zero too */
-    e1(e, 0x57), e1(e, 0xc0);
-    for (unsigned n = 0; n < 16; n += 2)
-        vex_rm(e, 1, 0x7c, 0x11, 0, half(n, true)); /* vmovups m256, ymm0 */
-    vex(e, 1, 0x78, 0, 0);
-    e1(e, 0x77);
+    enliven(t, true);
+    vex(&t->e, 1, 0x78, 0, 0);
+    e1(&t->e, 0x77);
     return true;
 }
 
@@ -102,10 +139,9 @@ bool sel_simd(struct tr *t)
     const struct x86_insn *in = t->in;
     const struct x86_isa_row *row = &x86_isa[in->row];
     const struct interp_vm *iv = t->x->v->vm->interp_priv;
-    const bool wide = in->vex && in->vexl, fp = row->attr & X86_ATTR_FPEXC;
+    const bool fp = row->attr & X86_ATTR_FPEXC;
     const struct x86_operand *reg = NULL, *rm = NULL;
-    uint32_t ld = 0, st = 0;
-    bool cx = false;
+    bool cx = false, vector = false;
     struct emit *e = &t->e;
 
     if (in->op == X86_OP_VZEROUPPER)
@@ -118,12 +154,7 @@ bool sel_simd(struct tr *t)
         const struct x86_operand *o = &in->opnd[i];
 
         switch (o->kind) {
-        case X86_OPND_VEC:
-            if ((o->access & X86_ACC_R) || (!in->vex && !whole(in)))
-                ld |= 1u << (o->reg & 15);
-            if (o->access & X86_ACC_W)
-                st |= 1u << (o->reg & 15);
-            break;
+        case X86_OPND_VEC: vector = true; break;
         case X86_OPND_GPR:
             if (o->implicit) {
                 if (o->reg == X86_RCX && o->access == X86_ACC_W)
@@ -143,7 +174,7 @@ bool sel_simd(struct tr *t)
         default: return false;
         }
     }
-    if (!rm || !(ld | st))
+    if (!rm || !vector)
         return false;
     const bool mem = rm->kind == X86_OPND_MEM;
     struct hmem op = sel_operand;
@@ -158,15 +189,11 @@ bool sel_simd(struct tr *t)
     }
     unsigned hr = in->modrm >> 3 & 7, hm = 0;
 
+    enliven(t, in->vex);
     if (reg)
         hr = reg->kind == X86_OPND_GPR ? sel_fetch(t, reg->reg, H_CX) : reg->reg;
     if (!mem)
         hm = rm->kind == X86_OPND_GPR ? sel_fetch(t, rm->reg, H_S0) : rm->reg;
-    for (unsigned n = 0; n < 16; n++)
-        if (ld & 1u << n)
-            load(e, in->vex, wide, n);
-    if (fp)
-        e_rm(e, E_0F, 0xae, 2, AT_CPU(fpu.mxcsr));
     if (in->vex) {
         const unsigned last = (in->bytes[in->opcode_off - 1] & 0x7fu) | (in->rex & 8 ? 0x80 : 0);
 
@@ -188,17 +215,6 @@ bool sel_simd(struct tr *t)
             e_rr(e, how, in->opcode, hr, hm);
     }
     sel_immediate(t);
-    for (unsigned n = 0; n < 16; n++)
-        if (st & 1u << n)
-            store(e, in->vex, n);
-    if (wide) { /* our own code mixes in legacy instructions */
-        vex(e, 1, 0x78, 0, 0);
-        e1(e, 0x77);
-    }
-    if (fp) {
-        e_rm(e, E_0F, 0xae, 3, AT_CPU(fpu.mxcsr));
-        e_rm(e, E_0F, 0xae, 2, AT_ROOM(host_mxcsr));
-    }
     if (reg && reg->kind == X86_OPND_GPR && (reg->access & X86_ACC_W))
         sel_put_back(t, reg->reg, hr);
     if (!mem && rm->kind == X86_OPND_GPR && (rm->access & X86_ACC_W))

@@ -7,7 +7,7 @@
 
 const uint8_t tr_host[X86_NGPR] = {H_AX, H_GCX, H_DX, H_BX, H_GSP, H_BP, H_SI, H_DI, H_R8, NOREG, NOREG, NOREG, H_R12, H_R13, H_R14, NOREG};
 
-static void save(struct emit *e)
+static void save(struct emit *e, const struct translate *x)
 {
     for (unsigned g = 0; g < X86_NGPR; g++)
         if (tr_host[g] != NOREG)
@@ -15,6 +15,10 @@ static void save(struct emit *e)
     e1(e, 0x9f);                       /* lahf */
     e_rr(e, E_0F, 0x90, 0, H_AX);      /* seto al */
     e_rm(e, E_66, 0x89, H_AX, AT_CPU(cc));
+    e_rm(e, 0, 0x83, 7, AT_ROOM(xmm_dead)), e1(e, 0); /* cmp */
+    uint8_t *dead = e_jcc(e, 5, NULL);
+    e_call(e, x->vector_save_stub);
+    e_patch(dead, e->p);
 }
 
 static void restore(struct emit *e)
@@ -55,7 +59,7 @@ static void leave(struct emit *e)
 /* Call fn, or what the site says, with R11D the site's offset, and do as it says; code that follows is for XL_ON. */
 static void call_site(struct emit *e, const struct translate *x, tr_fn *fn)
 {
-    save(e);
+    save(e, x);
     e_imm(e, H_SI, (uintptr_t)x->arena);
     e_rr(e, E_W, 0x01, H_S1, H_SI);
     e_imm(e, H_DI, (uintptr_t)x->v);
@@ -106,6 +110,9 @@ void tr_make_stubs(struct translate *x)
     restore(e);
     e_jmp_mem(e, AT_ROOM(ret));
 
+    align(e);
+    tr_make_vector_stubs(x, e);
+
     x->exec_stub = align(e);
     e_rm(e, 0, 0x8f, 0, AT_ROOM(ret)); /* pop: the address is that of RSP after it */
     call_site(e, x, NULL);
@@ -125,7 +132,7 @@ void tr_make_stubs(struct translate *x)
     }
     x->leave_stub = align(e);
     e_store(e, H_S1, AT_ROOM(aux));
-    save(e);
+    save(e, x);
     leave(e);
     align(e);
     x->base = x->used = (size_t)(e->p - x->rw);

@@ -65,7 +65,8 @@ struct room {
     uint64_t window[TR_WINDOWS]; /* of the running block: from linear to host addresses */
     uint64_t tlb_mask, jump_mask, align_mask[7], not_if, arith, fsgsbase, pad[4]; /* operands of PDEP and PEXT */
     uint64_t direct; /* not 0: whoever enters CPL 3 leaves to the dispatcher, which may run that code directly */
-    uint64_t spare[7];
+    uint32_t xmm_dead, ymm_dead; /* not 0: vector registers, their upper halves, are in struct x86_cpu, not in the host's */
+    uint64_t spare[6];
     struct tr_jump jump[X86_TLB_NCTX][TR_JUMP_SIZE];
     struct tr_tlb tlb[X86_TLB_NCTX][TR_TLB_SIZE];
 };
@@ -186,7 +187,7 @@ struct translate {
     uint32_t hot_steps;
 
     /* stubs, writable view */
-    uint8_t *exec_stub, *miss_stub, *window_stub, *leave_stub, *chain_stub, *goto_stub;
+    uint8_t *exec_stub, *miss_stub, *window_stub, *xmm_stub, *ymm_stub, *vector_save_stub, *leave_stub, *chain_stub, *goto_stub;
     void (*enter)(void *rsp, const uint8_t *code);
 
     struct tr_stats st;
@@ -210,6 +211,9 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
 
 /* --- probe.c --- */
 int tr_probe(const struct engine_config *cfg, char *reason, size_t cap);
+
+/* --- select_simd.c --- */
+void tr_make_vector_stubs(struct translate *x, struct emit *e);
 
 /* --- cache.c --- */
 int tr_cache_init(struct translate *x);
