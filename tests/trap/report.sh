@@ -17,3 +17,8 @@ done
 for op in INT CALL_FAR; do
     grep -Eiq "  $op +([1-9][0-9]*) +0 +\1\$" "$tmp/err" || { echo "$op: should have trapped each time"; exit 1; }
 done
+# The kernel adapted to hypercalls executes none that goes wrong.
+timeout 100 "$ringer" run --engine trap --report-sensitive --hypercalls --kernel "${image%.elf}-adapted.elf" --memory 64M --console none --isa-debug-exit --no-reboot </dev/null 2>"$tmp/err"
+cat "$tmp/err"
+grep -Eq "  IRET +([1-9][0-9]*) +0 +\1\$" "$tmp/err" || { echo "the adapted kernel: IRET should have trapped each time"; exit 1; }
+! grep -E '^(ringer: )?  [A-Z_]+ +[0-9]+ +[1-9]' "$tmp/err" || { echo "the adapted kernel: these went wrong"; exit 1; }
