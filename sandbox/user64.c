@@ -23,8 +23,9 @@ enum {
     F_R8, F_R9, F_R10, F_R11, F_R12, F_R13, F_R14, F_R15, F_RDI, F_RSI, F_RBP, F_RBX, F_RDX, F_RAX, F_RCX, F_RSP, F_RIP, F_EFL, F_CSGSFS,
     F_ERR, F_TRAPNO, F_OLDMASK, F_CR2, F_COUNT
 };
+enum { FL_NT = 1 << 14, FL_ID = 1 << 21 };
 struct sigframe {
-    uint64_t restorer;
+    uint64_t restorer; /* on the way in: flags for the handler to load */
     uint64_t flags, link, ss_sp, ss_flags, ss_size;
     uint64_t greg[F_COUNT];
     uint64_t fpstate, rsvd[8];
@@ -314,6 +315,7 @@ static void put_regs(struct user64 *w, const struct user64_regs *r)
     *f = w->frame; /* flags, alternate stack, signal mask, segments: whatever guest code may have written here */
     for (unsigned i = 0; i < 16; i++)
         f->greg[greg_of[i]] = r->gpr[i];
+    f->restorer = (r->rflags & (FL_NT | FL_ID)) | 0x202;
     f->greg[F_RIP] = r->rip;
     f->greg[F_EFL] = r->rflags;
     f->fpstate = w->base + U64_FRAME + U64_FRAME_FP;

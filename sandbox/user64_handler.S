@@ -140,7 +140,8 @@ resume:
 	wrfsbase %rax
 	mov	AT(U64_GS_BASE), %rax
 	wrgsbase %rax
-	lea	U64_FRAME + 8(%rbx), %rsp
+	lea	U64_FRAME(%rbx), %rsp
+	popfq					/* NT and ID, which RT_SIGRETURN leaves as they are */
 	mov	%r14, %r8
 	mov	$__NR_rt_sigreturn, %eax
 	syscall
