@@ -80,12 +80,13 @@ static bool reload(struct x86_cpu *c, const struct user64_regs *r)
             x86_raise_err(c, X86_GP, x86_sel_err(r->cs, 0));
             return false;
         }
+        if (x86_desc_accessed(c, &desc) != X86_OK)
+            return false;
         const struct x86_seg cs = x86_desc_seg(&desc, r->cs);
         x86_set_cs(c, &cs, 3);
+        x86_recompute(c);
     }
-    if (r->ss != HOST_SS && x86_load_seg(c, X86_SS, r->ss) != X86_OK)
-        return false;
-    return true;
+    return r->ss == HOST_SS || x86_load_seg(c, X86_SS, r->ss) == X86_OK;
 }
 
 static bool store(struct x86_cpu *c, const struct user64_regs *r)
@@ -176,8 +177,12 @@ static void handle(struct direct *d, struct dspace *s, const struct user64_exit 
         } else if (c->fl_sys & X86_FL_TF) { /* POPF set it, and the instruction behind it is done */
             if (x86_debug_after(c, true) != X86_OK)
                 interp_deliver(c);
-        } else { /* INT1 */
-            c->rip--;
+        } else { /* INT1: hosts that are virtual machines themselves may report the place of the instruction, not the one behind */
+            const bool at = peek(c, c->rip) == 0xf1, behind = peek(c, c->rip - 1) == 0xf1;
+
+            if (at != behind)
+                d->int1_at = at;
+            c->rip -= !d->int1_at;
             emulate(d);
         }
         return;

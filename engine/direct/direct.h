@@ -78,6 +78,7 @@ struct direct {
     bool always;           /* USER_CODE_DIRECT */
     bool shows_cpuid;
     unsigned host_cpus;
+    bool int1_at;          /* the host reports INT1 at the instruction (as last seen where it could be told) */
     struct dspace *cur;    /* of the CR3 below, once looked up */
     uint64_t cur_cr3;
     unsigned promoted;     /* spaces that are; never 0 with always */
