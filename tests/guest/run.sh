@@ -1,7 +1,8 @@
 #!/bin/sh
 # Run one self-checking guest: run.sh RINGER ENGINE IMAGE, or run.sh qemu - IMAGE.
 # The source may hold a line "guest-options: --cpus 4 --memory 64M --disk 1M ..." (a subset that QEMU has too)
-# and "guest-not-qemu: REASON" / "guest-not-ENGINE: REASON". RINGER_ARGS: further options of ringer run.
+# and "guest-not-qemu: REASON" / "guest-not-ENGINE: REASON". RINGER_ARGS: further options of ringer run. WANT_STAT=NAME=N: the run is
+# nothing worth if this counter of the engine stays below N.
 set -eu
 ringer=$1 engine=$2 image=$3
 name=$(basename "$image"); name=${name%.*}
@@ -31,11 +32,15 @@ if [ "$ringer" = qemu ]; then
     [ -z "$disk" ] || set -- "$@" -drive "file=$disk,format=raw,if=none,id=d" -device virtio-blk-pci,drive=d,disable-legacy=on
 else
     set -- "$ringer" run --engine "$engine" --kernel "$image" --format "$fmt" --memory "$mem" --cpus "$cpus" --console none --debugcon "$out" \
-        --isa-debug-exit --no-reboot ${RINGER_ARGS:-}
+        --isa-debug-exit --no-reboot ${RINGER_ARGS:-} ${WANT_STAT:+--stats=json --stats-file "$tmp/stats"}
     [ -z "$disk" ] || set -- "$@" --disk "$disk"
 fi
 timeout "${GUEST_TIMEOUT:-120}" "$@" </dev/null || st=$?
 cat "$out" 2>/dev/null || true
+if [ -n "${WANT_STAT:-}" ]; then
+    n=$(grep -o "\"${WANT_STAT%=*}\": *[0-9]*" "$tmp/stats" | grep -o '[0-9]*$' || true)
+    [ "${n:-0}" -ge "${WANT_STAT#*=}" ] || { echo "${WANT_STAT%=*} is ${n:-missing}, less than ${WANT_STAT#*=}"; exit 1; }
+fi
 # "guest-ends: triple-fault": the machine ends by itself (QEMU: -no-reboot, status 0; Ringer: 8) behind a last line without failures.
 if grep -q 'guest-ends: triple-fault' "$src"; then
     want=8; [ "$ringer" = qemu ] && want=0
