@@ -13,6 +13,7 @@
 enum { SIG_ILL = 4, SIG_TRAP = 5, SIG_BUS = 7, SIG_FPE = 8, SIG_KICK = 10, SIG_SEGV = 11, SIG_SYS = 31 };
 #define ARCH_I386 0x40000003u
 #define ARCH_X86_64 0xc000003eu
+enum { PF_WRITE = 2, PF_FETCH = 16 };
 #define VSYSCALL 0xffffffffff600000ull
 #define TICK_NS 1000000u
 #define REFUSED_MAX 16u /* times that execution came to a page that must not run directly, before the address space is translated again */
@@ -134,7 +135,7 @@ static void sensitive(struct direct *d, struct dspace *s)
 
 static void page_fault(struct direct *d, struct dspace *s, uint64_t lin, uint32_t err)
 {
-    const int access = err & 16 ? X86_EXEC : err & 2 ? X86_WRITE : X86_READ;
+    const int access = err & PF_FETCH ? X86_EXEC : err & PF_WRITE ? X86_WRITE : X86_READ;
 
     d->st.page_faults++;
     switch (space_fill(d, s, lin, access)) {
@@ -189,7 +190,10 @@ static void handle(struct direct *d, struct dspace *s, const struct user64_exit 
     case SIG_SEGV:
     case SIG_BUS:
         if (e->trapno == 14) {
-            page_fault(d, s, e->cr2, e->err);
+            if (c->rip - VSYSCALL < 4096) /* the host may report what its own page's calls would do */
+                page_fault(d, s, c->rip, PF_FETCH);
+            else
+                page_fault(d, s, e->cr2, e->err);
             return;
         }
         break;

@@ -215,24 +215,39 @@ static uint8_t code_kind(struct direct *d, uint64_t gpa, uint32_t *flags, const 
     return *k;
 }
 
-/* Would an instruction across one of the page's ends be one that must not run directly? Only if the other page is executable, too. */
-static bool joints_plain(struct direct *d, struct dspace *s, uint64_t lin, const uint8_t *host)
-{
-    const struct dmap_entry *a = dmap_find(&s->map, lin - 4096), *b = dmap_find(&s->map, lin + 4096);
-    const uint8_t *ram = d->v->vm->ram;
-
-    return !(a && (a->gpa & DMAP_X) && !scan_joint(ram + a->off, host, !d->shows_cpuid)) &&
-           !(b && (b->gpa & DMAP_X) && !scan_joint(host, ram + b->off, !d->shows_cpuid));
-}
-
 struct fill {
     uint64_t lin, gpa, off, page_size;
     uint64_t from; /* of the copy, if it is one */
     unsigned rights;
 };
 
+/* What is to be mapped at once. */
+struct batch {
+    struct fill f[AROUND];
+    unsigned n;
+};
+
+/* The bytes of the page at lin if guest code can execute it, or will be able to. */
+static const uint8_t *executable(struct direct *d, struct dspace *s, const struct batch *b, uint64_t lin)
+{
+    const struct dmap_entry *e = dmap_find(&s->map, lin);
+
+    for (unsigned i = 0; i < b->n; i++)
+        if (b->f[i].lin == lin && (b->f[i].rights & DMAP_X))
+            return (const uint8_t *)d->v->vm->ram + b->f[i].off;
+    return e && (e->gpa & DMAP_X) ? (const uint8_t *)d->v->vm->ram + e->off : NULL;
+}
+
+/* Would an instruction across one of the page's ends be one that must not run directly? Only if the other page is executable, too. */
+static bool joints_plain(struct direct *d, struct dspace *s, const struct batch *b, uint64_t lin, const uint8_t *host)
+{
+    const uint8_t *before = executable(d, s, b, lin - 4096), *behind = executable(d, s, b, lin + 4096);
+
+    return !(before && !scan_joint(before, host, !d->shows_cpuid)) && !(behind && !scan_joint(host, behind, !d->shows_cpuid));
+}
+
 /* What may be mapped at lin, now that the page tables allow access there. False: not plainly RAM. want_x: for execution. */
-static bool plan(struct direct *d, struct dspace *s, struct fill *f, bool want_w, bool want_x)
+static bool plan(struct direct *d, struct dspace *s, const struct batch *b, struct fill *f, bool want_w, bool want_x)
 {
     const struct gpa_range *r = gpa_find(d->v->vm->mem, f->gpa);
     uint32_t *flags;
@@ -247,7 +262,7 @@ static bool plan(struct direct *d, struct dspace *s, struct fill *f, bool want_w
 
         const uint8_t kind = code_kind(d, f->gpa, flags, host);
 
-        if ((kind != DCODE_PLAIN && kind != DCODE_COPY) || !joints_plain(d, s, f->lin, host))
+        if ((kind != DCODE_PLAIN && kind != DCODE_COPY) || !joints_plain(d, s, b, f->lin, host))
             return false;
         f->rights = DMAP_X | (kind == DCODE_COPY ? DMAP_COPY : 0);
         if (kind == DCODE_COPY)
@@ -263,7 +278,7 @@ static bool plan(struct direct *d, struct dspace *s, struct fill *f, bool want_w
 }
 
 /* The same for a page next to one that faulted: only what the guest has used before in the same way. */
-static bool neighbour(struct direct *d, struct dspace *s, struct fill *f, int access)
+static bool neighbour(struct direct *d, struct dspace *s, const struct batch *b, struct fill *f, int access)
 {
     struct x86_look l;
 
@@ -273,7 +288,7 @@ static bool neighbour(struct direct *d, struct dspace *s, struct fill *f, int ac
         return false;
     f->gpa = l.gpa & MASK_PAGE;
     f->page_size = l.page_size;
-    return plan(d, s, f, l.write && l.dirty, access == X86_EXEC);
+    return plan(d, s, b, f, l.write && l.dirty, access == X86_EXEC);
 }
 
 static bool emit(struct direct *d, struct dspace *s, const struct fill *f, unsigned n)
@@ -317,9 +332,8 @@ static enum space_fill_result code_write(struct direct *d, uint64_t gpa)
 enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t lin, int access)
 {
     struct x86_cpu *c = &d->v->cpu;
-    struct fill f[AROUND];
+    struct batch b;
     struct x86_xlat x;
-    unsigned n = 0;
 
     if (x86_walk(c, lin, access, true, false, &x) != X86_OK)
         return FILL_FAULT;
@@ -330,7 +344,8 @@ enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t l
         s->banned = true;
         return FILL_EMULATE;
     }
-    if (!plan(d, s, &own, x.writable, access == X86_EXEC)) {
+    b.n = 0;
+    if (!plan(d, s, &b, &own, x.writable, access == X86_EXEC)) {
         const uint32_t *flags = gpa_page_flags(d->v->vm->ram_map, own.gpa);
 
         if (access == X86_EXEC && flags && d->code[page_index(d, flags)] != DCODE_UNKNOWN)
@@ -347,18 +362,22 @@ enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t l
         if ((had->gpa & DMAP_X) && !(own.rights & DMAP_W))
             return FILL_EMULATE;
     }
-    /* What is around it comes along, in ascending order. Large pages as far as the window reaches. */
+    /* What is around it comes along. Large pages as far as the window reaches. */
     const uint64_t first = own.lin & ~((uint64_t)AROUND * 4096 - 1);
+    b.f[b.n++] = own;
     for (unsigned i = 0; i < AROUND; i++) {
         struct fill g = {.lin = first + i * 4096ull};
 
-        if (g.lin == own.lin)
-            f[n++] = own;
-        else if (neighbour(d, s, &g, access))
-            f[n++] = g;
+        if (g.lin != own.lin && neighbour(d, s, &b, &g, access))
+            b.f[b.n++] = g;
+    }
+    /* In ascending order */
+    for (unsigned i = 1; i < b.n && b.f[i].lin < own.lin; i++) {
+        b.f[i - 1] = b.f[i];
+        b.f[i] = own;
     }
     d->st.fills++;
-    if (!emit(d, s, f, n))
+    if (!emit(d, s, b.f, b.n))
         space_forget(d, s);
     return FILL_DONE;
 }
