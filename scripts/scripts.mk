@@ -24,6 +24,9 @@ $(ROOT32_DIR)/initrd.gz $(ROOT32_DIR)/initrd.cpio &: scripts/mkroot.sh scripts/g
 	@BUSYBOX=$(BUSYBOX32_DIR)/bin/busybox sh scripts/mkroot.sh $(KERNEL32_DIR) $(ROOT32_DIR)
 guest-i386: $(KERNEL32_DIR)/vmlinuz $(ROOT32_DIR)/initrd.cpio
 
+out/xen/xen: | out/.deps-run
+	@sh scripts/fetch-xen.sh out/xen
+
 guest: $(KERNEL_DIR)/vmlinuz $(ROOT_DIR)/initrd.cpio
 
 # A shell in the guest; with something piped in, its lines are run there and the guest is switched off.

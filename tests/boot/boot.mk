@@ -12,6 +12,8 @@ CHECKS_FULL += boot/translate/i386:sh@tests/boot/boot.sh@$(O)/ringer@translate@i
 CHECKS_FULL += boot/translate/verify-longer:VERIFY=800M@BOOT_TIMEOUT=280@sh@tests/boot/boot.sh@$(O)/ringer@translate@verify
 CHECKS_FULL += boot/translate/cpu8:sh@tests/boot/boot.sh@$(O)/ringer@translate@cpu8
 CHECK_FULL_DEPS += guest-i386
+CHECKS_FULL += boot/interp/xen:sh@tests/boot/boot.sh@$(O)/ringer@interp@xen
+CHECK_FULL_DEPS += out/xen/xen
 CHECKS_FULL += boot/interp/kill:sh@tests/boot/boot.sh@$(O)/ringer@interp@kill
 CHECKS_FULL += boot/interp/cpu8:sh@tests/boot/boot.sh@$(O)/ringer@interp@cpu8
 CHECKS += ends:python3@tests/boot/ends.py@$(O)/ringer@out/kernel/vmlinuz@out/root/initrd.cpio

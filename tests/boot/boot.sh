@@ -46,6 +46,16 @@ i386)
     guest 'uname -m; echo cpus=$(nproc); grep -c " pae " /proc/cpuinfo; echo abc | sha256sum; awk "BEGIN { printf \"%.6f\\n\", 355 / 113 }"; (exit 7); echo st=$?' --cpus 2
     status 0; want '^i686$'; want '^cpus=2$'; want '^2$'; want '^edeaaff3f1774ad2888673770c6d64097e391bc362d7d6fb34982ddf0efd18cb '
     want "^3.141593\$"; want '^st=7$' ;;
+xen)
+    # Another hypervisor underneath: Xen's Multiboot entry, segments and NMIs, and Debian's kernel as its first domain in ring 3.
+    kernel=out/xen/xen
+    st=0
+    timeout -k 5 "${BOOT_TIMEOUT:-280}" "$ringer" run --engine "$engine" --kernel "$kernel" --initrd out/kernel/vmlinuz --initrd "$initrd" --memory 1G \
+        --cpus 2 --no-reboot --append 'no-real-mode com1=115200,8n1 console=com1 -- console=hvc0 earlyprintk=xen,keep quiet ringer.script="echo \
+\<1\>domain=$(cat /sys/hypervisor/type) cpus=$(nproc) sum=$(seq 1 5000 | sha256sum | cut -c1-64) >/dev/kmsg; reboot -f"' \
+        </dev/null >"$tmp/out" 2>"$tmp/err" || st=$?
+    tr -d '\r' <"$tmp/out" >"$tmp/clean"
+    status 6; want 'Brought up 2 CPUs'; want "domain=xen cpus=2 sum=$(seq 1 5000 | sha256sum | cut -c1-64)" ;;
 disk)
     # Written, flushed, read back: inside the guest, then by the host.
     truncate -s 8M "$tmp/disk"
