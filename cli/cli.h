@@ -112,6 +112,7 @@ struct chardev file_chardev(struct file_out *f); /* f is not copied */
 void stats_print(struct vm *vm, enum stats_kind kind, const char *file);
 
 struct vm_trace *trace_open(const char *path, unsigned what, char *err, size_t cap);
-void trace_close(struct vm_trace *t);
+/* 0, or -1 when not everything could be written, which it has said. */
+int trace_close(struct vm_trace *t);
 
 #endif

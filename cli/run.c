@@ -235,8 +235,10 @@ static const char *end_name(enum vm_end end)
     return "error";
 }
 
-static void release(struct run *r)
+/* False: something that was to be written is not, as has been said. */
+static bool release(struct run *r)
 {
+    bool good = true;
     /* Input first, then what it feeds. */
     if (r->loop_thread) {
         host_loop_stop(r->loop);
@@ -250,15 +252,20 @@ static void release(struct run *r)
     }
     report_free(r->report);
     term_free(r->term);
-    if (r->vm && r->vm->trace)
-        trace_close(r->vm->trace);
+    if (r->vm && r->vm->trace && trace_close(r->vm->trace) != 0)
+        good = false;
     if (r->pc)
         pc_free(r->pc);
     vm_free(r->vm);
     host_loop_free(r->disk_loop);
     host_loop_free(r->loop);
-    for (unsigned i = 0; i < r->ndisk; i++)
-        blockdev_raw_close(&r->disk[i]);
+    for (unsigned i = 0; i < r->ndisk; i++) {
+        int e = blockdev_raw_close(&r->disk[i]);
+        if (e) {
+            cli_error("disk %s: not everything could be written: %s", r->o->disk[i].path, strerror(-e));
+            good = false;
+        }
+    }
     for (unsigned i = 0; i < MAX_INITRDS; i++)
         free(r->initrd[i]);
     free(r->kernel);
@@ -266,6 +273,7 @@ static void release(struct run *r)
         close(r->sigfd);
     if (r->debugcon.fd >= 0)
         close(r->debugcon.fd);
+    return good;
 }
 
 static int fail(struct run *r, int status, const char *err)
@@ -356,6 +364,5 @@ int cli_run(const struct run_options *o)
         stats_print(r.vm, o->stats, o->stats_file);
     if (r.report && report_finish(r.report, end_name(end), status) != 0)
         status = STATUS_ERROR;
-    release(&r);
-    return status;
+    return release(&r) || status != STATUS_OK ? status : STATUS_ERROR;
 }

@@ -115,13 +115,16 @@ struct vm_trace *trace_open(const char *path, unsigned what, char *err, size_t c
     return &t->t;
 }
 
-void trace_close(struct vm_trace *vt)
+int trace_close(struct vm_trace *vt)
 {
     struct text_trace *t = (struct text_trace *)vt;
     if (!t)
-        return;
-    if (fclose(t->f) != 0)
-        cli_error("--trace: not everything could be written: %s", strerror(errno));
+        return 0;
+    bool bad = ferror(t->f) != 0;
+    bad |= fclose(t->f) != 0;
+    if (bad)
+        cli_error("--trace: not everything could be written");
     host_mutex_free(t->lock);
     free(t);
+    return bad ? -1 : 0;
 }

@@ -70,12 +70,14 @@ int blockdev_raw_open(struct blockdev *bd, const char *path, bool readonly, char
     return -1;
 }
 
-void blockdev_raw_close(struct blockdev *bd)
+int blockdev_raw_close(struct blockdev *bd)
 {
+    int rc = 0;
     if (!bd->ctx)
-        return;
+        return 0;
     if (!bd->readonly)
-        host_file_flush(bd->ctx);
+        rc = host_file_flush(bd->ctx);
     host_file_close(bd->ctx);
     bd->ctx = NULL;
+    return rc;
 }

@@ -91,6 +91,11 @@ def closed():
         p = subprocess.Popen(["sh", "-c", f"exec {line} {how}"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         st = status_of(p, 90, what)
         check(what, st == 0, st)
+    p = subprocess.Popen(command("--trace", "/dev/full", append="console=ttyS0 ringer.script=true"), stdin=subprocess.DEVNULL,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    said = p.stderr.read()
+    st = status_of(p, 90, "trace that cannot be written")
+    check("trace that cannot be written", st == 4 and b"not everything" in said, (st, said))
 
 
 def terminal():
