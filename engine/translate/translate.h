@@ -35,7 +35,7 @@
 #include "engine/translate/emit.h"
 
 #define TR_TLB_SIZE 1024u
-#define TR_JUMP_SIZE 4096u
+#define TR_JUMP_SIZE 8192u
 #define TR_LOG 512u
 #define TR_PAGE_SET 16384u
 #define TR_WINDOWS 8u
