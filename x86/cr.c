@@ -84,10 +84,11 @@ int x86_set_cr3(struct x86_cpu *c, uint64_t val)
 {
     uint64_t reserved = ~((1ull << x86_phys_bits(c->cpuid)) - 1);
     bool keep = false;
+    const unsigned old = c->cr3 & 0xfff;
 
     if (c->cr4 & X86_CR4_PCIDE) {
         keep = val >> 63;
-        val &= ~(1ull << 63); /* "need not flush": flushing is always allowed, and entries here carry no PCID */
+        val &= ~(1ull << 63);
     }
     if (val & reserved)
         return gp0(c);
@@ -96,7 +97,10 @@ int x86_set_cr3(struct x86_cpu *c, uint64_t val)
     c->cr3 = val;
     if (!keep)
         x86_tlb_event(c, X86_TLB_EV_PCID, c->cr4 & X86_CR4_PCIDE ? val & 0xfff : 0);
-    x86_tlb_flush_nonglobal(c);
+    if (c->cr4 & X86_CR4_PCIDE)
+        x86_tlb_switch_pcid(c, old, val & 0xfff, keep);
+    else
+        x86_tlb_flush_nonglobal(c);
     return X86_OK;
 }
 

@@ -243,24 +243,28 @@ EXEC(invpcid)
         return gp0(c);
     if (type <= 1 && !pcide && desc[0])
         return gp0(c);
-    /* Only translations of the current PCID are ever cached (MOV to CR3 flushes). */
     switch (type) {
     case 0:
         if (!x86_canonical(desc[1]))
             return gp0(c);
-        if (!pcide || desc[0] == (c->cr3 & 0xfff))
+        if (!pcide || desc[0] == (c->cr3 & 0xfff)) {
             x86_tlb_flush_page(c, desc[1]);
-        else
+        } else {
             x86_tlb_event(c, X86_TLB_EV_PAGE, desc[1] & ~0xfffull);
+            x86_tlb_forget_pcid(c, (unsigned)desc[0]);
+        }
         break;
     case 1:
         x86_tlb_event(c, X86_TLB_EV_PCID, desc[0]);
         if (!pcide || desc[0] == (c->cr3 & 0xfff))
             x86_tlb_flush_nonglobal(c);
+        else
+            x86_tlb_forget_pcid(c, (unsigned)desc[0]);
         break;
     case 2: x86_tlb_flush_all(c); break;
     case 3:
         x86_tlb_event(c, X86_TLB_EV_ALL, 0);
+        x86_tlb_forget_pcids(c);
         x86_tlb_flush_nonglobal(c);
     }
     return X86_OK;

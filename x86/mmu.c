@@ -70,6 +70,7 @@ void x86_tlb_flush_all(struct x86_cpu *c)
     m->ram_size = 0;
     forget_large(&m->large[0]);
     forget_large(&m->large[1]);
+    x86_tlb_forget_pcids(c);
 }
 
 void x86_tlb_flush_nonglobal(struct x86_cpu *c)
@@ -182,6 +183,10 @@ void x86_tlb_unwrite(struct x86_cpu *c, uint64_t gpa_page)
         for (unsigned i = 0; i < X86_TLB_SIZE; i++)
             if (c->mmu.tlb[x][i].gpa == gpa_page)
                 c->mmu.tlb[x][i].tag_w = 0;
+    for (unsigned p = 0; p < X86_PARKED_PCIDS; p++)
+        for (unsigned i = 0; i < c->mmu.parked[p].n; i++)
+            if (c->mmu.parked[p].page[i].e.gpa == gpa_page)
+                c->mmu.parked[p].page[i].e.tag_w = 0;
 }
 
 /* Remember that a fragment of a large page is cached. */

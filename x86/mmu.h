@@ -57,6 +57,11 @@ int x86_fetch_page(struct x86_cpu *c, uint64_t lin, const uint8_t **host, uint64
 void x86_tlb_flush_all(struct x86_cpu *c);
 void x86_tlb_flush_nonglobal(struct x86_cpu *c); /* MOV to CR3, with CR4.PGE */
 void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin); /* INVLPG */
+/* MOV to CR3 with CR4.PCIDE: from one PCID to another. keep: bit 63 was set, what is known of the new one stays (x86/mmu_pcid.c). */
+void x86_tlb_switch_pcid(struct x86_cpu *c, unsigned from, unsigned to, bool keep);
+/* Forget what was set aside of a PCID that is not the current one; of all of them. */
+void x86_tlb_forget_pcid(struct x86_cpu *c, unsigned pcid);
+void x86_tlb_forget_pcids(struct x86_cpu *c);
 /* Drop write rights to one guest-physical page from the TLB (it now holds translated code). */
 void x86_tlb_unwrite(struct x86_cpu *c, uint64_t gpa_page);
 /* Recompute mmu.cur after CPL, RFLAGS.AC, CR0/CR4 changes. Cheap; call it from every place that changes them. */

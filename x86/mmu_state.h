@@ -12,6 +12,7 @@
 #ifndef X86_MMU_STATE_H
 #define X86_MMU_STATE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define X86_TLB_BITS 10
@@ -50,6 +51,32 @@ struct x86_tlb_events {
     } ev[X86_TLB_EVENTS];
 };
 
+/* Which linear addresses may have fragments of large pages cached, for INVLPG: a hashed set of 4 MiB regions for
+ * 2 and 4 MiB pages, and one range for 1 GiB pages (empty: lo > hi). */
+struct x86_large {
+    uint64_t filter[X86_LARGE_FILTER_BITS / 64];
+    uint64_t huge_lo, huge_hi;
+};
+
+/* Translations of a PCID that is not the current one, set aside by a MOV to CR3 that leaves it: tags are page addresses, no generation. */
+#define X86_PARKED_PCIDS 6u
+#define X86_PARKED_PAGES 96u
+#define X86_PARKED_CODE 48u
+struct x86_parked {
+    bool used;
+    uint16_t pcid, n, ncode;
+    uint64_t age;
+    struct {
+        uint16_t ctx, slot;
+        struct x86_tlb_entry e;
+    } page[X86_PARKED_PAGES];
+    struct {
+        uint16_t user, slot;
+        struct x86_itlb_entry e;
+    } code[X86_PARKED_CODE];
+    struct x86_large large;
+};
+
 struct x86_mmu {
     struct x86_tlb_entry *cur; /* = tlb[context of CPL/AC/SMAP]; kept by x86_mmu_update_ctx */
     uint64_t gen;              /* 1..4095, never 0 */
@@ -66,16 +93,13 @@ struct x86_mmu {
     uint64_t flushes, walks;   /* statistics */
     /* Counts of flushes by kind, for engines that keep translations elsewhere: everything, all but global pages, one page (the last). */
     uint64_t all_flushes, nonglobal_flushes, page_flushes, flushed_page;
-    /* Which linear addresses may have fragments of large pages cached, for INVLPG: a hashed set of 4 MiB regions for
-     * 2 and 4 MiB pages, and one range for 1 GiB pages (empty: lo > hi). [1]: of global pages. */
-    struct x86_large {
-        uint64_t filter[X86_LARGE_FILTER_BITS / 64];
-        uint64_t huge_lo, huge_hi;
-    } large[2];
+    struct x86_large large[2]; /* [1]: of global pages */
     /* Entries of global pages, which a MOV to CR3 keeps, and of others; bits may be set for entries that are gone. */
     uint64_t global[X86_TLB_NCTX][X86_TLB_SIZE / 64], iglobal[2][X86_ITLB_SIZE / 64];
     uint64_t local[X86_TLB_NCTX][X86_TLB_SIZE / 64], ilocal[2][X86_ITLB_SIZE / 64];
     struct x86_tlb_events events;
+    struct x86_parked parked[X86_PARKED_PCIDS];
+    uint64_t parkings;
     struct x86_tlb_entry tlb[X86_TLB_NCTX][X86_TLB_SIZE];
     struct x86_itlb_entry itlb[2][X86_ITLB_SIZE]; /* [user?] */
 };

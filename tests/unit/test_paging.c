@@ -567,6 +567,88 @@ static void global_pages(void **state)
     fx_free(f);
 }
 
+/* What a PCID had cached is there again after a MOV to CR3 with bit 63, and only then. */
+static void pcids(void **state)
+{
+    const uint64_t keep = 1ull << 63;
+    struct fx *f = fx64(40);
+    struct x86_cpu *c = f->c;
+    const uint64_t base = c->cr3;
+    const uint8_t *host;
+    uint64_t gpa;
+    uint32_t v;
+
+    (void)state;
+    assert_int_equal(x86_set_cr4(c, c->cr4 | X86_CR4_PGE | X86_CR4_PCIDE), X86_OK);
+    fx_put32(f, DATA, 0x11111111);
+    fx_put32(f, DATA + 0x1000, 0x22222222);
+#define READS(want)                                                                                                    \
+    do {                                                                                                               \
+        x86_lin_read(c, LIN, &v, 4);                                                                                   \
+        assert_int_equal(v, want);                                                                                     \
+    } while (0)
+    map_page(f, LIN, DATA, P | W | U | A | D);
+    assert_int_equal(x86_set_cr3(c, base | 1), X86_OK);
+    READS(0x11111111);
+    v = 0x11111111;
+    assert_int_equal(x86_lin_write(c, LIN, &v, 4), X86_OK);
+    assert_int_equal(x86_fetch_page(c, LIN, &host, &gpa), X86_OK);
+    map_page(f, LIN, DATA + 0x1000, P | W | U | A | D);
+    assert_int_equal(x86_set_cr3(c, base | 2 | keep), X86_OK);
+    READS(0x22222222); /* nothing of PCID 1 */
+    assert_int_equal(x86_set_cr3(c, base | 1 | keep), X86_OK);
+    READS(0x11111111);
+    assert_int_not_equal(x86_tlb_host_w(c, LIN, 4), 0);
+    assert_int_equal(x86_fetch_page(c, LIN, &host, &gpa), X86_OK);
+    assert_int_equal(gpa, DATA);
+    /* its write translation goes while it is set aside */
+    x86_set_cr3(c, base | 2 | keep);
+    x86_tlb_unwrite(c, DATA);
+    x86_set_cr3(c, base | 1 | keep);
+    assert_int_not_equal(x86_tlb_host_r(c, LIN, 4), 0);
+    assert_int_equal(x86_tlb_host_w(c, LIN, 4), 0);
+    /* INVLPG is the current PCID's */
+    x86_set_cr3(c, base | 2 | keep);
+    x86_tlb_flush_page(c, LIN);
+    x86_set_cr3(c, base | 1 | keep);
+    READS(0x11111111);
+    x86_tlb_flush_page(c, LIN);
+    READS(0x22222222);
+    /* flushed by its own MOV to CR3, by INVPCID, by what flushes everything */
+    map_page(f, LIN, DATA, P | W | U | A | D);
+    x86_set_cr3(c, base | 2 | keep);
+    READS(0x11111111);
+    x86_set_cr3(c, base | 1);
+    READS(0x11111111);
+    map_page(f, LIN, DATA + 0x1000, P | W | U | A | D);
+    x86_set_cr3(c, base | 2);
+    READS(0x22222222);
+    x86_tlb_forget_pcid(c, 1);
+    x86_set_cr3(c, base | 1 | keep);
+    READS(0x22222222);
+    map_page(f, LIN, DATA, P | W | U | A | D);
+    x86_set_cr3(c, base | 2 | keep);
+    x86_tlb_flush_all(c);
+    x86_set_cr3(c, base | 1 | keep);
+    READS(0x11111111);
+    /* a global page is every PCID's */
+    map_page(f, LIN, DATA + 0x1000, P | W | U | A | D | G);
+    x86_tlb_flush_page(c, LIN);
+    READS(0x22222222);
+    map_page(f, LIN, DATA, P | W | U | A | D);
+    x86_set_cr3(c, base | 2 | keep);
+    READS(0x22222222);
+    x86_set_cr3(c, base | 1);
+    READS(0x22222222);
+    /* more PCIDs than there is room for */
+    x86_tlb_flush_page(c, LIN);
+    for (unsigned i = 1; i < 40; i++) {
+        x86_set_cr3(c, base | i | keep);
+        READS(0x11111111);
+    }
+    fx_free(f);
+}
+
 static void generations_wrap(void **state)
 {
     struct fx *f = fx64(40);
@@ -912,7 +994,7 @@ int main(void)
         cmocka_unit_test(rights_long_mode), cmocka_unit_test(not_present_and_reserved),
         cmocka_unit_test(rights_32bit),     cmocka_unit_test(pae),
         cmocka_unit_test(random_tables),    cmocka_unit_test(tlb_keeps_until_flushed),
-        cmocka_unit_test(global_pages),     cmocka_unit_test(generations_wrap),
+        cmocka_unit_test(global_pages), cmocka_unit_test(pcids),     cmocka_unit_test(generations_wrap),
         cmocka_unit_test(invlpg_large),     cmocka_unit_test(contexts),
         cmocka_unit_test(page_crossing),    cmocka_unit_test(wraps_at_4g),
         cmocka_unit_test(device_and_rom),   cmocka_unit_test(code_pages),
