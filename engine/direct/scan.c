@@ -144,7 +144,7 @@ static unsigned begins(const uint8_t *page, unsigned first, unsigned at, const u
     }
     if (votes < VOTES)
         return DEAD;
-    return yes * 8 < votes ? CROSSES : best_n * 8 >= votes * 7 ? best : DEAD;
+    return yes * 4 < votes ? CROSSES : best_n * 8 >= votes * 5 ? best : DEAD;
 }
 
 static bool is_prefix(uint8_t b)
