@@ -27,7 +27,8 @@ bool trap_can_run(const struct vcpu *v)
     return x86_pe(c) && !x86_v86(c) && !x86_lma(c) &&
            !(c->cr0 & (X86_CR0_TS | X86_CR0_EM)) &&         /* no host lets user code see #NM */
            !(c->fl_sys & X86_FL_TF) && !c->inhibit_irq && !c->pending_dbg && !(c->dr7 & 0xff) &&
-           !((c->fl_sys & X86_FL_AC) && c->cpl == 3 && (c->cr0 & X86_CR0_AM)) && trap_segs_ok(v->engine_priv);
+           !((c->fl_sys & X86_FL_AC) && c->cpl == 3 && (c->cr0 & X86_CR0_AM)) &&
+           (!v->engine_priv || trap_segs_ok(v->engine_priv)); /* asked of a state alone (the classifier): segments are flat */
 }
 
 /* --- flushes ------------------------------------------------------------------------- */

@@ -91,7 +91,8 @@ struct engine_ops {
     int (*vcpu_init)(struct vcpu *v);
     void (*vcpu_fini)(struct vcpu *v);
 
-    /* The only home of the rules which state this engine can run. NULL: any. */
+    /* The only home of the rules which state this engine can run. NULL: any. Also asked of a vCPU that was never set up (engine_priv and vm
+     * NULL): then of the registers alone. */
     bool (*can_run)(const struct vcpu *v);
 
     /* Run until an exit, with *exit filled; failures are EXIT_FAIL. While vm->intc_kind is VM_INTC_OURS the engine polls
