@@ -14,7 +14,7 @@
     __asm__(".pushsection frags, \"ax\"\n.balign 128, 0x90\n.globl " #name "\n" #name ":\n" code "\n.popsection\n");          \
     extern uint8_t name[]
 #define USER_LABEL(name) extern uint8_t name[]
-extern uint8_t __start_frags[], __stop_frags[];
+extern uint8_t __start_frags[] __attribute__((weak)), __stop_frags[] __attribute__((weak)); /* not every guest has fragments */
 #define USER_AT(name) (UCODE + (uint64_t)((name) - __start_frags))
 
 /* Set everything up. False: the processor lacks what it takes (XSAVE, AVX, FSGSBASE); says so. */
