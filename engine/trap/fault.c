@@ -162,6 +162,47 @@ static void note_writable(struct trap *t, const struct gpa_range *r, uint64_t ro
     t->wmapped[page / 64] |= 1ull << page % 64;
 }
 
+/* What the tables say now is what a TLB filled anew would hold. */
+static bool current(struct trap *t, const struct space *s, uint32_t page)
+{
+    struct x86_cpu *c = &t->v->cpu;
+    const uint64_t m = s->map[page];
+    uint32_t lin = page << 12;
+    struct x86_xlat x;
+
+    if (m & SPACE_CODE) {
+        unsigned i = 0;
+        while (i < WINDOWS && !(s->win[i].used && lin - s->win[i].at < WINDOW_SIZE))
+            i++;
+        if (i == WINDOWS)
+            return false;
+        lin += s->win[i].code - s->win[i].at;
+    }
+    return x86_walk(c, lin, m & (SPACE_CODE | SPACE_X) ? X86_EXEC : X86_READ, true, false, &x) == X86_OK && x.gpa >> 12 == m >> 8 &&
+           (x.writable || !(m & SPACE_W)) && !(m & SPACE_LARGE) == (x.page_size <= 4096) &&
+           !(m & SPACE_GLOBAL) == !(x.global && (c->cr4 & X86_CR4_PGE));
+}
+
+void trap_revalidate(struct trap *t)
+{
+    enum { FEW = 24 };
+    struct space *s = &t->space[WORLD_USER];
+    uint32_t gone[FEW];
+    unsigned n = 0;
+
+    for (uint32_t i = 0; i < s->n && n <= FEW; i++)
+        if (!current(t, s, s->list[i])) {
+            if (n < FEW)
+                gone[n] = s->list[i];
+            n++;
+        }
+    if (n > FEW)
+        space_flush(s, true);
+    else
+        for (unsigned i = 0; i < n; i++)
+            space_unmap(s, gone[i]);
+}
+
 void trap_page_fault(struct trap *t, uint32_t hw, uint32_t err, struct vcpu_exit *exit)
 {
     struct vcpu *v = t->v;

@@ -43,9 +43,11 @@ static void sync_tlb(struct trap *t)
         for (unsigned i = 0; i < NWORLDS; i++)
             space_flush(&t->space[i], true);
     } else {
-        if (m->nonglobal_flushes != t->seen_nonglobal)
-            for (unsigned i = 0; i < NWORLDS; i++)
-                space_flush(&t->space[i], false);
+        if (m->nonglobal_flushes != t->seen_nonglobal) {
+            /* The program is often the same again when it next runs directly: then its mappings are compared with the tables. */
+            space_flush(&t->space[WORLD_KERNEL], false);
+            t->stale = true;
+        }
         if (pages && m->flushed_page >> 32 == 0)
             for (unsigned i = 0; i < NWORLDS; i++)
                 space_flush_page(&t->space[i], (uint32_t)(m->flushed_page >> 12));
@@ -209,6 +211,10 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
         if (open != t->user_access)
             space_flush(s, true);
         t->user_access = open;
+    }
+    if (which == WORLD_USER && t->stale) {
+        trap_revalidate(t);
+        t->stale = false;
     }
     for (unsigned i = 0; i < 8; i++)
         k->gpr[i] = (uint32_t)c->gpr[i];

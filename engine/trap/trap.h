@@ -161,6 +161,7 @@ struct trap {
     struct world *world[NWORLDS];
     _Atomic(struct world *) current; /* the one to kick */
     uint64_t seen_all, seen_nonglobal, seen_page;
+    bool stale;         /* the user's world may have translations that were flushed */
     bool user_access;   /* the kernel's world was filled with SMAP suspended */
     uint16_t loaded[6]; /* selectors the world was entered with */
     uint32_t delta;     /* from guest-linear addresses to where the world fetches instructions */
@@ -187,6 +188,8 @@ void trap_deliver(struct trap *t);
 
 /* fault.c: a page fault of the host at the world's linear address hw, with the hardware's error code: serve it. */
 void trap_page_fault(struct trap *t, uint32_t hw, uint32_t err, struct vcpu_exit *exit);
+/* After a flush: drop of the user's world what is no longer as the page tables say. CPL is 3. */
+void trap_revalidate(struct trap *t);
 /* The copy of a guest-physical page, if there is one; look at the code at CS:EIP in its copy. */
 struct ppage *trap_code_page(struct trap *t, uint64_t gpn);
 bool trap_look(struct trap *t, struct ppage *g);
