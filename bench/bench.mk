@@ -72,3 +72,8 @@ bench-limit: all spin
 bench-nano: all $(B)/nano.elf
 	@python3 bench/nano.py $(BENCH_ARGS)
 .PHONY: bench-nano
+
+# The same question for 32-bit guests, where code runs directly (engines patch and trap --patch=lazy).
+bench-i386: all guest-i386
+	@sh bench/i386.sh $(BENCH_ARGS)
+.PHONY: bench-i386

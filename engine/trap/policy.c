@@ -13,7 +13,11 @@
 #define RUNS 8u             /* runs a judgement takes */
 #define PATIENCE_MAX 64u    /* each try that failed doubles how long the next one is put off, up to this */
 #define WORTH_NS 3000u       /* a run must compute that long on average; */
-#define CHANGE_NS 3000u      /* what changing a mapping takes is not computing */
+#define CREDIT_NS 500000
+#define DEBT_NS 50000
+#define RUN_LEAST_NS 2500u   /* between these lies what a run costs that computes nothing */
+#define RUN_MOST_NS 10000u
+#define CHANGE_NS 6000u      /* what changing a mapping takes is not computing */
 #define LOOK_INSNS 40000u   /* instructions a judgement takes */
 #define INSNS_PER_EVENT 8000u
 #define TICK_NS 500000u
@@ -29,13 +33,17 @@ void trap_policy_ran(struct trap *t, unsigned level)
      * mappings cost. Time on the clock says nothing when others use the processors, too. */
     const uint64_t now = world_computed_ns(t->world[level]), cost = l->changes * CHANGE_NS;
     const uint64_t cpu = now > l->cpu_ns + cost ? now - l->cpu_ns - cost : 0;
-    l->least_ns = cpu < l->least_ns ? cpu : l->least_ns + l->least_ns / 64 + 1;
-    if (cpu - l->least_ns < (uint64_t)RUNS * WORTH_NS) {
+    l->least_ns = cpu < l->least_ns ? cpu : l->least_ns + l->least_ns / 64;
+    l->least_ns = l->least_ns < RUNS * RUN_LEAST_NS ? RUNS * RUN_LEAST_NS : l->least_ns > RUNS * RUN_MOST_NS ? RUNS * RUN_MOST_NS : l->least_ns;
+    /* Credit for what went well, so that a program which computed may fault its pages in again. */
+    const int64_t score = l->score + ((int64_t)cpu - (int64_t)l->least_ns) - (int64_t)RUNS * WORTH_NS;
+    l->score = score < CREDIT_NS ? score : CREDIT_NS;
+    if (score < -DEBT_NS) {
         l->direct = false;
         l->insns = l->events = 0;
         l->patience = l->patience < PATIENCE_MAX ? l->patience * 2 : PATIENCE_MAX;
         t->tv->n.given_up++;
-    } else if (l->patience > 1) {
+    } else if (score > 0 && l->patience > 1) {
         l->patience /= 2;
     }
     l->runs = l->changes = 0;
@@ -73,6 +81,7 @@ void trap_policy_interpreted(struct trap *t, unsigned level, uint64_t insns)
         return;
     if (l->events * INSNS_PER_EVENT <= l->insns) {
         l->direct = true;
+        l->score = 0;
         l->runs = l->changes = 0;
         l->cpu_ns = world_computed_ns(t->world[level]);
     }
@@ -105,7 +114,7 @@ static void tick(void *arg)
 int trap_policy_init(struct trap *t)
 {
     for (unsigned i = 0; i < NWORLDS; i++)
-        t->level[i] = (struct level){.direct = true, .patience = 1, .least_ns = RUNS * 1000000ull, .cpu_ns = world_computed_ns(t->world[i])};
+        t->level[i] = (struct level){.direct = true, .patience = 1, .least_ns = RUNS * RUN_MOST_NS, .cpu_ns = world_computed_ns(t->world[i])};
     if (!t->tv->adaptive)
         return 0;
     t->tick_event = host_event_new();

@@ -150,6 +150,7 @@ struct level {
     uint32_t patience;
     uint32_t runs, changes; /* changes of the world's mappings these took */
     uint64_t cpu_ns;        /* of the world, before them */
+    int64_t score;          /* what direct execution gained, in ns of computing */
     uint64_t least_ns;      /* the least CPU time that many runs took */
     uint64_t insns, events; /* interpreted */
 };
