@@ -3,6 +3,10 @@ BOOT_CASES := cpu1 cpu4 disk virtio-console reset reboot panic stats idle
 CHECKS += $(foreach c,$(BOOT_CASES),boot/interp/$(c):sh@tests/boot/boot.sh@$(O)/ringer@interp@$(c))
 TRANSLATE_CASES := cpu1 cpu4 disk reboot work idle verify
 CHECKS += $(foreach c,$(TRANSLATE_CASES),boot/translate/$(c):sh@tests/boot/boot.sh@$(O)/ringer@translate@$(c))
+# All user code directly on the processor, from the first instruction of init on
+DIRECT_CASES := cpu1 work compute world-killed
+CHECKS += $(foreach c,$(DIRECT_CASES),boot/direct/$(c):BOOT_OPTIONS=--user-code=direct@sh@tests/boot/boot.sh@$(O)/ringer@translate@$(c))
+CHECKS += boot/translate/compute:sh@tests/boot/boot.sh@$(O)/ringer@translate@compute
 CHECKS += boot/auto/cpu1:sh@tests/boot/boot.sh@$(O)/ringer@auto@cpu1
 CHECKS += boot/interp/work:sh@tests/boot/boot.sh@$(O)/ringer@interp@work
 CHECKS += cli:sh@tests/boot/cli.sh@$(O)/ringer

@@ -33,6 +33,41 @@ for j in 1 2 3; do (for i in 1 2 3; do echo $(md5sum </bin/busybox) | cmp - /tmp
     status 0; want "^sum=$(seq 1 30000 | sha256sum | cut -c1-64)\$"; want '^same$'; want '^squares=73810$'
     want "^float=$(awk 'BEGIN{for(i=1;i<=2000;i++)s+=i*i/7-i/3;printf "%.6f",s}')\$"; want '^end$'
     ! grep -q '^torn' "$tmp/clean" || die "two runs of one program differ" ;;
+compute)
+    # One static program here and there: integers, floating point and copies to the last bit; alone and two at a time.
+    mkdir -p "$tmp/tree/bin"
+    gcc -O2 -static -o "$tmp/tree/bin/work" bench/work.c -lm
+    (cd "$tmp/tree" && find . | cpio -o -H newc -R 0:0 --quiet) | cat "$initrd" - >"$tmp/initrd"
+    initrd=$tmp/initrd
+    guest 'work check; work check >/tmp/1 & work check >/tmp/2; wait; cmp /tmp/1 /tmp/2 && echo alike; work fork 30 && work exec 10 && work fault 3000 && work pipe 300 && echo works' \
+        --cpus 2 --stats=json --stats-file "$tmp/stats"
+    status 0; want '^alike$'; want '^works$'
+    "$tmp/tree/bin/work" check >"$tmp/here"
+    while read -r line; do want "^$line\$"; done <"$tmp/here"
+    case ${BOOT_OPTIONS:-} in
+    *user-code=direct*) python3 -c 'import sys
+n = int(open(sys.argv[1]).read().split("\"direct_entries\":")[1].split(",")[0])
+assert n > 1000, n' "$tmp/stats" || die "user code did not run directly" ;;
+    esac ;;
+world-killed)
+    # A process in which user code runs ends by force: so does the machine, at once, and says why.
+    echo 'echo looping; while :; do :; done' >"$tmp/in"
+    "$ringer" run --engine "$engine" --kernel "$kernel" --initrd "$initrd" \
+        --append "console=ttyS0 quiet ringer.script" ${BOOT_OPTIONS:-} <"$tmp/in" >"$tmp/out" 2>"$tmp/err" &
+    p=$!
+    trap 'kill -9 $p 2>/dev/null || true; rm -rf "$tmp"' EXIT
+    for i in $(seq 300); do grep -q '^looping' "$tmp/out" && break; sleep 0.2; done
+    grep -q '^looping' "$tmp/out" || die "the guest never looped"
+    sleep 1
+    worlds=$(pgrep -P $p -x ringer-user) || die "no process of user code"
+    kill -9 $(echo "$worlds" | head -n 1)
+    [ "$(echo "$worlds" | wc -l)" = 1 ] || { sleep 0.2; kill -9 $worlds 2>/dev/null || true; }
+    for i in $(seq 100); do grep -q '^State:.Z' "/proc/$p/status" && break; sleep 0.2; done
+    grep -q '^State:.Z' "/proc/$p/status" || die "it goes on"
+    st=0; wait $p || st=$?
+    status 4
+    [ "$(grep -c . "$tmp/err")" = 1 ] && grep -q 'ended by signal 9' "$tmp/err" || { cat "$tmp/err"; die "not one clear line"; }
+    for w in $worlds; do [ ! -e "/proc/$w" ] || die "a process is left"; done ;;
 verify)
     # The kernel's first instructions, each compared with the interpreter's. VERIFY: how many.
     guest 'true' --verify="${VERIFY:-30M}"
