@@ -24,6 +24,7 @@ enum {
 
 #define MAX_DISKS 16
 #define MAX_INITRDS 16
+#define MAX_INHERITED 1024
 
 enum console_kind { CONSOLE_SERIAL, CONSOLE_VIRTIO, CONSOLE_NONE };
 enum eof_kind { EOF_AUTO, EOF_IGNORE, EOF_CTRL_D };
@@ -60,6 +61,8 @@ struct run_options {
     const char *report, *symbols; /* page to write; names for it */
     int data_fd;                  /* 0, or where to write the report's data as JSON (ringer compare) */
     unsigned trace_what; /* TRACE_* */
+    bool no_sandbox;
+    uint64_t inherited[MAX_INHERITED / 64]; /* descriptors that were open when the program began, but for 0 to 2 */
     bool verify;
     uint64_t verify_insns; /* end after so many instructions; 0: with the guest */
 };
@@ -71,7 +74,7 @@ void cli_usage(void);
 int cli_run(const struct run_options *o);
 /* --verify (cli/verify.c): the machine under engine beside one under the interpreter. cfg has boot image and disks. */
 struct pc_config;
-int cli_verify(const struct run_options *o, const struct engine_ops *engine, const struct pc_config *cfg);
+int cli_verify(const struct run_options *o, const struct engine_ops *engine, const struct pc_config *cfg, int stats_fd);
 /* Exit status of a machine that ended by itself. */
 int cli_end_status(int end, int code);
 int cli_engines(const struct engine_config *cfg);
@@ -109,7 +112,10 @@ struct file_out {
 };
 struct chardev file_chardev(struct file_out *f); /* f is not copied */
 
-void stats_print(struct vm *vm, enum stats_kind kind, const char *file);
+/* fd: where to (not closed), named name in messages; -1: standard error. */
+void stats_print(struct vm *vm, enum stats_kind kind, int fd, const char *name);
+/* Open the file of --stats-file for appending: a descriptor, or -1 with a line in err. */
+int stats_open(const char *name, char *err, size_t cap);
 
 struct vm_trace *trace_open(const char *path, unsigned what, char *err, size_t cap);
 /* 0, or -1 when not everything could be written, which it has said. */

@@ -1,4 +1,5 @@
 /* ringer: the command line's entry. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +24,9 @@ int main(int argc, char **argv)
         int r = cli_parse_run(argc - 1, argv + 1, &o);
         if (r)
             return r < 0 ? STATUS_USAGE : STATUS_OK;
+        for (int fd = 3; fd < MAX_INHERITED; fd++)
+            if (fcntl(fd, F_GETFD) >= 0)
+                o.inherited[fd / 64] |= 1ull << (fd % 64);
         return cli_run(&o);
     }
     if (!strcmp(argv[1], "engines")) {

@@ -112,6 +112,7 @@ void cli_usage(void)
           "  --no-reboot            end on guest reset and triple fault\n"
           "Running:\n"
           "  --engine NAME          auto, or one of `ringer engines` (default auto)\n"
+          "  --no-sandbox           do not confine the process; for debugging only\n"
           "  --verify[=N]           run the interpreter beside the engine and stop where they differ; N: end after N instructions (30M)\n"
           "  --patch=lazy           engine trap: replace sensitive instructions before they run\n"
           "  --direct WHEN          patched code: auto (where it pays; default) or always\n"
@@ -139,7 +140,7 @@ void cli_usage(void)
 
 enum {
     O_KERNEL = 256, O_INITRD, O_APPEND, O_FORMAT, O_LOAD, O_MEMORY, O_CPUS, O_DISK, O_CONSOLE, O_EOF, O_HPET,
-    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_HYPERCALLS, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_CPU_LIMIT, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_DIRECT, O_REPORT_SENSITIVE, O_USER_CODE, O_REPORT, O_SYMBOLS, O_VERIFY,
+    O_DEBUGCON, O_DEBUG_EXIT, O_TESTDEV, O_HYPERCALLS, O_ON_TCG, O_NO_REBOOT, O_ENGINE, O_CPU_LIMIT, O_IRQCHIP, O_KVM_DEVICE, O_STATS, O_STATS_FILE, O_TRACE, O_TRACE_WHAT, O_PATCH, O_DIRECT, O_REPORT_SENSITIVE, O_USER_CODE, O_REPORT, O_SYMBOLS, O_VERIFY, O_NO_SANDBOX,
     O_HELP, O_ALL_ENGINES, O_JSON, O_TIMEOUT,
 };
 
@@ -175,6 +176,7 @@ static const struct option run_opts[] = {
     {"user-code", required_argument, NULL, O_USER_CODE},
     {"report", required_argument, NULL, O_REPORT},
     {"symbols", required_argument, NULL, O_SYMBOLS},
+    {"no-sandbox", no_argument, NULL, O_NO_SANDBOX},
     {"verify", optional_argument, NULL, O_VERIFY},
     {"help", no_argument, NULL, O_HELP},
     /* compare */
@@ -380,6 +382,7 @@ static int set_option(struct run_options *o, int opt, char *arg)
     case O_REPORT_SENSITIVE: o->engine_cfg.report_sensitive = true; return 0;
     case O_REPORT: o->report = arg; return 0;
     case O_SYMBOLS: o->symbols = arg; return 0;
+    case O_NO_SANDBOX: o->no_sandbox = true; return 0;
     case O_VERIFY:
         if (arg && !parse_insns(arg, &o->verify_insns)) {
             cli_error("--verify: '%s' is no number of instructions", arg);

@@ -27,7 +27,7 @@ struct run {
     unsigned ndisk;
     uint8_t *kernel, *initrd[MAX_INITRDS];
     struct boot_module mod[MAX_INITRDS];
-    int sigfd, end_signal;
+    int sigfd, end_signal, stats_fd;
     struct file_out debugcon;
     struct report *report;
 };
@@ -47,7 +47,7 @@ static void defer_disk(void *ctx, void (*fn)(void *), void *arg)
 static void print_stats(void *ctx)
 {
     struct run *r = ctx;
-    stats_print(r->vm, r->o->stats == STATS_JSON ? STATS_JSON : STATS_TEXT, r->o->stats_file);
+    stats_print(r->vm, r->o->stats == STATS_JSON ? STATS_JSON : STATS_TEXT, r->stats_fd, r->o->stats_file);
 }
 
 static void power_button(void *ctx)
@@ -191,14 +191,12 @@ static int load_files(struct run *r, struct pc_config *cfg, char *err, size_t ca
             return -1;
         }
     }
-    if (o->stats_file) {
-        int fd = open(o->stats_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-        if (fd < 0) {
-            snprintf(err, cap, "--stats-file: %s: %s", o->stats_file, strerror(errno));
-            return -1;
-        }
-        close(fd);
-    }
+    if (o->stats_file && (r->stats_fd = stats_open(o->stats_file, err, cap)) < 0)
+        return -1;
+    /* Names of descriptors (/dev/fd/5) have served: what is open now is the machine's own. */
+    for (int fd = 3; fd < MAX_INHERITED; fd++)
+        if (o->inherited[fd / 64] >> (fd % 64) & 1)
+            close(fd);
     return 0;
 }
 
@@ -273,6 +271,8 @@ static bool release(struct run *r)
         close(r->sigfd);
     if (r->debugcon.fd >= 0)
         close(r->debugcon.fd);
+    if (r->stats_fd >= 0)
+        close(r->stats_fd);
     return good;
 }
 
@@ -288,9 +288,20 @@ static int fill_random(void *ctx, void *buf, size_t n)
     return host_random(buf, n);
 }
 
+/* From here on the process can do no more than run this machine. */
+static int confine(const struct run_options *o, const struct engine_ops *engine, char *err, size_t cap)
+{
+    if (o->no_sandbox)
+        return 0;
+    const int e = host_jail((engine->caps & ENGINE_CAP_WORLDS ? HOST_JAIL_WORLDS : 0) | (engine->caps & ENGINE_CAP_HARDWARE ? HOST_JAIL_KVM : 0));
+    if (e)
+        snprintf(err, cap, "cannot confine this process: %s (--no-sandbox runs it unconfined)", strerror(-e));
+    return e;
+}
+
 int cli_run(const struct run_options *o)
 {
-    struct run r = {.o = o, .sigfd = -1, .debugcon = {.fd = -1, .ending = is_ending}};
+    struct run r = {.o = o, .sigfd = -1, .stats_fd = -1, .debugcon = {.fd = -1, .ending = is_ending}};
     struct pc_config cfg = {.hpet = o->hpet, .pc_testdev = o->pc_testdev, .hypercalls = o->hypercalls, .fw_signature = o->on_tcg, .debug_exit_port = o->debug_exit_port, .entropy = {.fill = fill_random}};
     char err[512] = "";
     const uint32_t need = (o->trace_file && (o->trace_what & TRACE_INSNS) ? ENGINE_CAP_TRACE : 0) | (o->verify ? ENGINE_CAP_PACE : 0);
@@ -302,7 +313,9 @@ int cli_run(const struct run_options *o)
     if (o->verify) {
         if (r.debugcon.fd >= 0)
             cfg.debugcon = file_chardev(&r.debugcon);
-        int st = cli_verify(o, engine, &cfg);
+        if (confine(o, engine, err, sizeof(err)) != 0)
+            return fail(&r, STATUS_ERROR, err);
+        int st = cli_verify(o, engine, &cfg, r.stats_fd);
         release(&r);
         return st;
     }
@@ -352,6 +365,8 @@ int cli_run(const struct run_options *o)
         return fail(&r, STATUS_ERROR, "cannot watch the terminal");
     r.loop_thread = host_thread_start("io", loop_main, r.loop);
     r.disk_thread = host_thread_start("disk", loop_main, r.disk_loop);
+    if (r.loop_thread && r.disk_thread && confine(o, engine, err, sizeof(err)) != 0)
+        return fail(&r, STATUS_ERROR, err);
     if (!r.loop_thread || !r.disk_thread || vm_start(r.vm, err, sizeof(err)) != 0)
         return fail(&r, STATUS_ERROR, err[0] ? err : "cannot start threads");
 
@@ -361,7 +376,7 @@ int cli_run(const struct run_options *o)
     int status = exit_status(&r, end);
     host_tty_restore();
     if (o->stats != STATS_OFF)
-        stats_print(r.vm, o->stats, o->stats_file);
+        stats_print(r.vm, o->stats, r.stats_fd, o->stats_file);
     if (r.report && report_finish(r.report, end_name(end), status) != 0)
         status = STATUS_ERROR;
     return release(&r) || status != STATUS_OK ? status : STATUS_ERROR;

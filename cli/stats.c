@@ -1,5 +1,7 @@
 /* Statistics of a machine, as text or JSON. Counters are written by the vCPU threads without locks; a reading while they run
  * is a snapshot good to a few events. */
+#include <unistd.h>
+#include <fcntl.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <json-c/json.h>
@@ -219,13 +221,22 @@ struct json_object *stats_json(struct vm *vm)
     return o;
 }
 
-void stats_print(struct vm *vm, enum stats_kind kind, const char *file)
+int stats_open(const char *name, char *err, size_t cap)
+{
+    const int fd = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (fd < 0)
+        snprintf(err, cap, "--stats-file: %s: %s", name, strerror(errno));
+    return fd;
+}
+
+void stats_print(struct vm *vm, enum stats_kind kind, int fd, const char *file)
 {
     struct totals t;
     double wall = (double)(host_now() - vm->start_ns) / 1e9, cpu = (double)host_cpu_tree_ns() / 1e9;
     FILE *f = stderr;
-    if (file) {
-        f = fopen(file, "ae");
+    if (fd >= 0) {
+        const int own = dup(fd);
+        f = own < 0 ? NULL : fdopen(own, "a");
         if (!f) {
             host_log("--stats-file: %s: %s", file, strerror(errno));
             return;
@@ -237,10 +248,10 @@ void stats_print(struct vm *vm, enum stats_kind kind, const char *file)
     (kind == STATS_JSON ? print_json : print_text)(vm, f, &t, wall, cpu);
     host_unlock(vm->device_lock);
     bool bad = ferror(f) != 0;
-    if (file)
+    if (fd >= 0)
         bad |= fclose(f) != 0;
     else
         fflush(f);
-    if (file && bad)
+    if (fd >= 0 && bad)
         host_log("--stats-file: %s: %s", file, strerror(errno));
 }

@@ -222,7 +222,7 @@ static int trap_probe(const struct engine_config *cfg, char *reason, size_t cap)
 }
 
 #define OPS                                                                                                                              \
-    .caps = ENGINE_CAP_STEP, .rank = 0, .vm_init = trap_vm_init, .vm_start = trap_vm_start, .vm_fini = trap_vm_fini, .vcpu_init = trap_vcpu_init,                   \
+    .caps = ENGINE_CAP_STEP | ENGINE_CAP_WORLDS, .rank = 0, .vm_init = trap_vm_init, .vm_start = trap_vm_start, .vm_fini = trap_vm_fini, .vcpu_init = trap_vcpu_init,                   \
     .vcpu_fini = trap_vcpu_fini, .can_run = trap_can_run, .run = trap_run, .step = trap_step, .kick = trap_kick,                         \
     .map_commit = trap_map_commit, .code_inval = interp_code_inval, .stats = trap_stats
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,11 +17,14 @@ struct host_thread {
     pthread_t t;
     void (*fn)(void *);
     void *arg;
+    char name[16];
 };
 
 static void *thread_main(void *p)
 {
     struct host_thread *t = p;
+    if (t->name[0])
+        pthread_setname_np(pthread_self(), t->name); /* from outside it would take a file */
     t->fn(t->arg);
     return NULL;
 }
@@ -32,6 +36,8 @@ struct host_thread *host_thread_start(const char *name, void (*fn)(void *), void
         return NULL;
     t->fn = fn;
     t->arg = arg;
+    if (name)
+        strncpy(t->name, name, sizeof(t->name) - 1);
     /* Process-directed signals belong to the thread that owns the VM. Synchronous faults stay deliverable. */
     sigset_t block, old;
     sigemptyset(&block);
@@ -50,8 +56,6 @@ struct host_thread *host_thread_start(const char *name, void (*fn)(void *), void
         free(t);
         return NULL;
     }
-    if (name)
-        pthread_setname_np(t->t, name);
     return t;
 }
 

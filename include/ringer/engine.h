@@ -38,6 +38,7 @@ enum {
     ENGINE_CAP_TRACE = 1 << 3,     /* can trace instructions */
     ENGINE_CAP_OWN_INTC = 1 << 4,  /* can bring its own interrupt controllers; vm->intc_kind says what one VM has */
     ENGINE_CAP_HARDWARE = 1 << 5,  /* uses hardware virtualization */
+    ENGINE_CAP_WORLDS = 1 << 7,    /* makes sandboxed processes (sandbox/) while it runs */
     ENGINE_CAP_PACE = 1 << 6,      /* heeds vcpu->stop; runs the canonical state, with exact insns and events at every exit */
 };
 

@@ -74,6 +74,16 @@ void host_log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
  * fn runs with callee-saved registers restored as by longjmp; it must hold no lock. The thread's MXCSR and x87 control are restored. */
 int host_guarded(void (*fn)(void *), void *arg, uint64_t *addr);
 
+/* --- confinement ------------------------------------------------------- */
+enum {
+    HOST_JAIL_WORLDS = 1 << 0, /* it still makes sandboxed processes from memory files (sandbox/) */
+    HOST_JAIL_KVM = 1 << 1,    /* it still uses KVM descriptors it has */
+};
+/* Confine this process, all its threads, for good: no file can be opened, no program started, no process but worlds made or looked into, no
+ * socket made, (without worlds) no memory be writable and executable. Descriptors that are open go on working. What is not allowed fails with EPERM.
+ * Builds with sanitizers stay as they are. 0 or -errno. */
+int host_jail(unsigned flags);
+
 /* --- files --------------------------------------------------------------- */
 struct host_file;
 /* mode "r": read-only; "rw": read-write, fails if it does not exist or is not a regular file or block device. */

@@ -9,6 +9,7 @@ CHECKS += $(foreach c,$(DIRECT_CASES),boot/direct/$(c):BOOT_OPTIONS=--user-code=
 CHECKS += boot/translate/compute:sh@tests/boot/boot.sh@$(O)/ringer@translate@compute
 CHECKS += boot/auto/cpu1:sh@tests/boot/boot.sh@$(O)/ringer@auto@cpu1
 CHECKS += boot/interp/work:sh@tests/boot/boot.sh@$(O)/ringer@interp@work
+CHECKS += $(foreach e,interp translate,boot/$e/confined:sh@tests/boot/confined.sh@$(O)/ringer@$e)
 CHECKS += cli:sh@tests/boot/cli.sh@$(O)/ringer
 CHECK_DEPS += guest
 CHECKS_FULL += boot/interp/i386:sh@tests/boot/boot.sh@$(O)/ringer@interp@i386
