@@ -293,7 +293,8 @@ static int confine(const struct run_options *o, const struct engine_ops *engine,
 {
     if (o->no_sandbox)
         return 0;
-    const int e = host_jail((engine->caps & ENGINE_CAP_WORLDS ? HOST_JAIL_WORLDS : 0) | (engine->caps & ENGINE_CAP_HARDWARE ? HOST_JAIL_KVM : 0));
+    const bool translated = engine == &engine_translate && (o->engine_cfg.user_code == USER_CODE_TRANSLATED || o->verify); /* makes none */
+    const int e = host_jail((engine->caps & ENGINE_CAP_WORLDS && !translated ? HOST_JAIL_WORLDS : 0) | (engine->caps & ENGINE_CAP_HARDWARE ? HOST_JAIL_KVM : 0));
     if (e)
         snprintf(err, cap, "cannot confine this process: %s (--no-sandbox runs it unconfined)", strerror(-e));
     return e;

@@ -263,7 +263,7 @@ static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsign
 const struct engine_ops engine_translate = {
     .name = "translate",
     .summary = "run-time translation of 64-bit code with a software TLB; the interpreter for the rest",
-    .caps = ENGINE_CAP_SMP | ENGINE_CAP_STEP | ENGINE_CAP_COUNT | ENGINE_CAP_TRACE | ENGINE_CAP_PACE,
+    .caps = ENGINE_CAP_SMP | ENGINE_CAP_STEP | ENGINE_CAP_COUNT | ENGINE_CAP_TRACE | ENGINE_CAP_PACE | ENGINE_CAP_WORLDS,
     .rank = 50,
     .probe = tr_probe,
     .vm_init = tr_vm_init,
