@@ -1,4 +1,5 @@
 /* User worlds: making the process, handing over, its end. */
+#include "ringer/host.h"
 #include "sandbox/user64.h"
 
 #include <errno.h>
@@ -89,6 +90,7 @@ static bool gone(struct user64 *w, enum user64_result *how)
         snprintf(w->why, sizeof(w->why), "the sandboxed process ended with status %d", WEXITSTATUS(st));
         *how = USER64_CRASHED;
     }
+    host_child(w->pid, false);
     w->pid = -1;
     return true;
 }
@@ -219,6 +221,8 @@ static struct user64 *start(int ram_fd, int copies_fd, char *reason, size_t cap)
     *ctl_of(w) = (struct user64_ctl){.secret = (uint64_t)w->secret << 32, .spin = w->w_patience, .base = w->base, .parent = (uint32_t)getpid()};
     const int fds[] = {ram_fd, note_fd, copies_fd, ctl_fd};
     w->pid = spawn_image(user64_stub_image, (size_t)(user64_stub_image_end - user64_stub_image), "ringer-user", fds, 4);
+    if (w->pid > 0)
+        host_child(w->pid, true);
     if (w->pid < 0) {
         snprintf(reason, cap, "cannot make a process: %s", strerror(-w->pid));
         goto fail;
@@ -263,6 +267,7 @@ void user64_free(struct user64 *w)
         kill(w->pid, SIGKILL);
         while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
             ;
+        host_child(w->pid, false);
     }
     if (w->area)
         munmap(w->area, U64_SIZE - U64_CTL);

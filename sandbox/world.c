@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ringer/host.h"
 #include "sandbox/world.h"
 
 struct world {
@@ -60,6 +61,7 @@ static bool gone(struct world *w)
         snprintf(w->why, sizeof(w->why), "the sandboxed process was ended by signal %d (%s)", WTERMSIG(st), strsignal(WTERMSIG(st)));
     else
         snprintf(w->why, sizeof(w->why), "the sandboxed process ended with status %d", WEXITSTATUS(st));
+    host_child(w->pid, false);
     w->pid = -1;
     return true;
 }
@@ -215,6 +217,8 @@ struct world *world_new(int ram_fd, int code_fd, char *reason, size_t cap)
     w->pid = fork();
     if (w->pid == 0)
         child(stub, ram_fd, code_fd, ctl_fd);
+    if (w->pid > 0)
+        host_child(w->pid, true);
     if (w->pid < 0) {
         snprintf(reason, cap, "cannot make a process: %s", strerror(errno));
         goto fail;
@@ -243,6 +247,7 @@ void world_free(struct world *w)
         kill(w->pid, SIGKILL);
         while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR)
             ;
+        host_child(w->pid, false);
     }
     if (w->ctl)
         munmap(w->ctl, sizeof(struct world_ctl));

@@ -61,6 +61,8 @@ uint64_t host_wall(void);      /* ns since 1970-01-01 UTC */
 uint64_t host_cpu_ns(void);    /* CPU time of the process */
 /* The same with its children, those that have ended included. While one ends it may be missing for a moment. */
 uint64_t host_cpu_tree_ns(void);
+/* A process was made, or has ended and been waited for: how a confined process knows its children for host_cpu_tree_ns. Any thread. */
+void host_child(int pid, bool alive);
 
 /* --- random, log ------------------------------------------------------- */
 int host_random(void *buf, size_t len);
