@@ -84,6 +84,7 @@ struct direct {
     unsigned promoted;     /* spaces that are; never 0 with always */
     unsigned nworlds;
     uint64_t clock;
+    uint64_t sensitive;    /* instructions that were, up to the last tick */
     uint64_t least;        /* cycles that entering and leaving takes by itself */
     uint64_t hold;         /* sampling ticks until which user code stays translated */
     uint64_t ticks;

@@ -3,7 +3,7 @@
  * computes for long between its traps should run directly, one that lives from system calls should not.
  *
  * While guest code runs, a clock ticks every millisecond. A tick that finds user code running speaks for the address space, one that finds
- * its kernel speaks against it, twice as loud. In a world, runs that were hardly longer than entering and leaving speak against it; whoever
+ * its kernel, or that it enters its kernel often, speaks against it, twice as loud. In a world, runs that were hardly longer than entering and leaving speak against it; whoever
  * falls out that way has to wait longer each time. (Shares of runs, not their mean: on a busy host some take very long.)
  */
 #include <string.h>
@@ -13,6 +13,7 @@
 
 #define PROMOTE 2         /* ticks */
 #define SCORE_MAX 4
+#define BUSY_MAX 700u     /* sensitive instructions between ticks: a system call or page fault takes some ten, and is a run in a world */
 #define MEAN_SHIFT 4      /* of moving averages: 16 runs */
 #define ENTRIES_MIN 24u   /* before averages say anything */
 #define PAYS_US 4         /* time in the world from which a run is worth while */
@@ -95,17 +96,29 @@ void policy_demote(struct direct *d, struct dspace *s)
     d->st.demoted++;
 }
 
+static uint64_t sensitive(const struct x86_cpu *c)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 1; i < 8; i++)
+        n += c->pg_count[i];
+    return n;
+}
+
 void policy_tick(struct direct *d)
 {
     const struct x86_cpu *c = &d->v->cpu;
 
+    const uint64_t busy = sensitive(c) - d->sensitive;
+
+    d->sensitive += busy;
     d->ticks++;
     if (d->off || !x86_lma(c) || !(c->cr0 & X86_CR0_PG))
         return;
     struct dspace *s = space_of(d, c->cr3);
     if (s->banned || s->promoted || d->always)
         return;
-    if (c->cpl == 3 && c->mode == X86_MODE_64)
+    if (c->cpl == 3 && c->mode == X86_MODE_64 && busy < BUSY_MAX)
         s->score++;
     else
         s->score -= s->score > 0 ? 2 : 0;
