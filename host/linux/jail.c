@@ -93,6 +93,7 @@ static void build(struct filter *p, unsigned flags)
         SYS_readv, SYS_writev, SYS_preadv, SYS_pwritev, SYS_lseek, SYS_fsync, SYS_fdatasync, SYS_fallocate, SYS_ftruncate, SYS_fstat, SYS_newfstatat,
         SYS_close, SYS_dup, SYS_epoll_ctl, SYS_epoll_create1, SYS_eventfd2, SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk, SYS_memfd_create,
         SYS_getrandom, SYS_gettid, SYS_getpid, SYS_getppid, SYS_getuid, SYS_geteuid, SYS_sched_getaffinity, SYS_set_robust_list, SYS_rseq, SYS_getrusage, SYS_gettimeofday,
+        SYS_timer_create, SYS_timer_settime, SYS_timer_gettime, SYS_timer_getoverrun, SYS_timer_delete, /* signals to threads of this process only */
         SYS_restart_syscall, SYS_exit, SYS_exit_group, SYS_clock_getres, SYS_membarrier,
     };
     /* For worlds (sandbox/): made by fork and execveat of a memory file; they and what they become keep this filter and add their own. */
