@@ -85,7 +85,10 @@ wait:
 1:	mov	AT(U64_REQUEST), %eax
 	cmp	AT(U64_SEQ), %eax
 	jne	serve
-	pause
+	lfence					/* not PAUSE: see user64.c */
+	lfence
+	lfence
+	lfence
 	sub	$1, %ecx
 	jnc	1b
 	movl	$1, AT(U64_WORLD_SLEEPS)

@@ -155,7 +155,7 @@ enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t l
  * looked for, and how. */
 int scan_page(const uint8_t *page, bool cpuid_traps, const uint64_t *features, uint16_t at[SCAN_SITES]);
 /* Is what lies across the end of a page that next follows free of them? */
-bool scan_joint(const uint8_t *page, const uint8_t *next, bool cpuid_traps);
+bool scan_joint(const uint8_t *page, const uint8_t *next, bool cpuid_traps, const uint64_t *features);
 
 /* --- policy.c ------------------------------------------------------------------------------------ */
 

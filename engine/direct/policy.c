@@ -20,6 +20,15 @@
 #define BRIEF_MAX 39000u  /* 60 % of runs were not */
 #define WAIT_MAX 6u       /* 2^6 ticks, by the fourth time */
 
+/* Where runs are short, both sides wait for each other awake, if there are processors for both. */
+static void patience(const struct direct *d, const struct dspace *s)
+{
+    const uint64_t us = s->mean / (d->v->vm->tsc_khz / 1000 + 1);
+    const bool room = d->host_cpus >= 2 * d->v->vm->ncpu;
+
+    user64_patience(s->w, !room ? 0 : us < 60 ? 10 + 2 * (unsigned)us : 10, room ? 40 : 0);
+}
+
 /* What entering and leaving takes by itself: runs that fault at their first instruction. */
 static void measure(struct direct *d, struct user64 *w)
 {
@@ -64,6 +73,7 @@ void policy_promote(struct direct *d, struct dspace *s)
             d->nworlds++;
             d->st.worlds++;
             d->shows_cpuid = user64_shows_cpuid(s->w);
+            patience(d, s);
             measure(d, s->w);
         }
     }
@@ -74,6 +84,7 @@ void policy_promote(struct direct *d, struct dspace *s)
     space_forget(d, s);
     s->promoted = true;
     s->mean = s->brief = 0;
+    patience(d, s);
     s->entries = s->refused = 0;
     s->fault = NO_PAGE;
     d->promoted++;
@@ -126,15 +137,6 @@ void policy_tick(struct direct *d)
         s->score = SCORE_MAX;
     if (s->score >= PROMOTE)
         policy_promote(d, s);
-}
-
-/* Where runs are short, both sides wait for each other awake, if there are processors for both. */
-static void patience(const struct direct *d, const struct dspace *s)
-{
-    const uint64_t us = s->mean / (d->v->vm->tsc_khz / 1000 + 1);
-    const bool room = d->host_cpus >= 2 * d->v->vm->ncpu;
-
-    user64_patience(s->w, !room ? 2 : us < 60 ? 10 + 2 * (unsigned)us : 10, room ? 40 : 5);
 }
 
 void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles)

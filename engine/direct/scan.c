@@ -90,10 +90,10 @@ enum { DEAD = 0xffff, CROSSES = 0xfffe }; /* what a stream comes to; else where 
 static bool soft(const uint8_t *op) { return op[1] <= 0x03 && (op[1] != 0x01 || op[2] < 0xc0); }
 
 /* Is there an instruction before that has it in an immediate operand or displacement? */
-static bool contained(const uint8_t *page, unsigned first, unsigned at, const uint64_t *features)
+static bool contained(const uint8_t *page, unsigned size, unsigned first, unsigned at, const uint64_t *features)
 {
     for (unsigned i = first > 11 ? first - 11 : 0; i < first; i++) {
-        const unsigned room = PAGE - i < X86_MAX_INSN ? PAGE - i : X86_MAX_INSN;
+        const unsigned room = size - i < X86_MAX_INSN ? size - i : X86_MAX_INSN;
         struct x86_insn in;
         const enum x86_decode_result r = x86_decode(&in, page + i, room, X86_MODE_64, false, features);
 
@@ -104,14 +104,14 @@ static bool contained(const uint8_t *page, unsigned first, unsigned at, const ui
 }
 
 /* Where in [first, at] an instruction begins, CROSSES if nearly all ways of reading what is before lead over it, DEAD if it cannot be told. */
-static unsigned begins(const uint8_t *page, unsigned first, unsigned at, const uint64_t *features)
+static unsigned begins(const uint8_t *page, unsigned size, unsigned first, unsigned at, const uint64_t *features)
 {
     const unsigned lo = first > BEFORE ? first - BEFORE : 0;
     unsigned votes = 0, yes = 0, best = first, best_n = 0, count[X86_MAX_INSN + 1] = {0};
     uint16_t end[BEFORE];
 
     for (unsigned i = first; i-- > lo;) {
-        const unsigned room = PAGE - i < X86_MAX_INSN ? PAGE - i : X86_MAX_INSN;
+        const unsigned room = size - i < X86_MAX_INSN ? size - i : X86_MAX_INSN;
         struct x86_insn in;
         enum x86_decode_result r = x86_decode(&in, page + i, room, X86_MODE_64, false, features);
         unsigned len = in.len;
@@ -152,38 +152,49 @@ static bool is_prefix(uint8_t b)
     return b == 0x66 || b == 0x67 || b == 0xf2 || b == 0xf3 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x26 || b == 0x64 || b == 0x65 || (b & 0xf0) == 0x40;
 }
 
+/* The 0F at op in a piece of code: where the instruction begins that must be replaced, CROSSES: there is none, DEAD: it cannot be told. */
+static unsigned judge(const uint8_t *code, unsigned size, unsigned op, bool cpuid_traps, const uint64_t *features)
+{
+    unsigned first = op;
+    bool f3 = false;
+
+    while (first && op - first < 14 && is_prefix(code[first - 1]))
+        f3 |= code[--first] == 0xf3;
+    f3 |= !first; /* it may be on the page before */
+    if (!suspect(code + op, size - op, f3, cpuid_traps))
+        return CROSSES;
+    const unsigned b = begins(code, size, first, op, features);
+
+    return b == DEAD && soft(code + op) && contained(code, size, first, op, features) ? CROSSES : b;
+}
+
 int scan_page(const uint8_t *page, bool cpuid_traps, const uint64_t *features, uint16_t at[SCAN_SITES])
 {
     const uint8_t *p = page, *end = page + PAGE;
     int n = 0;
 
-    while ((p = memchr(p, 0x0f, (size_t)(end - p)))) {
-        const unsigned op = (unsigned)(p - page);
-        unsigned first = op;
-        bool f3 = false;
+    for (; (p = memchr(p, 0x0f, (size_t)(end - p))); p++) {
+        const unsigned b = judge(page, PAGE, (unsigned)(p - page), cpuid_traps, features);
 
-        while (first && op - first < 14 && is_prefix(page[first - 1]))
-            f3 |= page[--first] == 0xf3;
-        f3 |= !first; /* it may be on the page before */
-        if (suspect(p, PAGE - op, f3, cpuid_traps)) {
-            unsigned b = begins(page, first, op, features);
-
-            if (b == DEAD && soft(p) && contained(page, first, op, features))
-                b = CROSSES;
-            if (b == DEAD || (b != CROSSES && n == SCAN_SITES))
-                return -1;
-            if (b != CROSSES)
-                at[n++] = (uint16_t)b;
-        }
-        p++;
+        if (b == CROSSES)
+            continue;
+        if (b == DEAD || n == SCAN_SITES)
+            return -1;
+        at[n++] = (uint16_t)b;
     }
     return n;
 }
 
-bool scan_joint(const uint8_t *page, const uint8_t *next, bool cpuid_traps)
+bool scan_joint(const uint8_t *page, const uint8_t *next, bool cpuid_traps, const uint64_t *features)
 {
-    uint8_t b[4] = {page[PAGE - 2], page[PAGE - 1], next[0], next[1]};
+    enum { TAIL = 128, HEAD = 32 };
+    uint8_t b[TAIL + HEAD];
 
-    return !(b[0] == 0x0f && suspect(b, 4, true, cpuid_traps) && !suspect(b, 2, true, cpuid_traps)) &&
-           !(b[1] == 0x0f && suspect(b + 1, 3, true, cpuid_traps));
+    /* Only a 0F in the last two bytes can be one that scan_page could not see whole. */
+    if (page[PAGE - 2] != 0x0f && page[PAGE - 1] != 0x0f)
+        return true;
+    memcpy(b, page + PAGE - TAIL, TAIL);
+    memcpy(b + TAIL, next, HEAD);
+    return (b[TAIL - 2] != 0x0f || suspect(b + TAIL - 2, 2, true, cpuid_traps) || judge(b, TAIL + HEAD, TAIL - 2, cpuid_traps, features) == CROSSES) &&
+           (b[TAIL - 1] != 0x0f || judge(b, TAIL + HEAD, TAIL - 1, cpuid_traps, features) == CROSSES);
 }

@@ -243,7 +243,7 @@ static bool joints_plain(struct direct *d, struct dspace *s, const struct batch 
 {
     const uint8_t *before = executable(d, s, b, lin - 4096), *behind = executable(d, s, b, lin + 4096);
 
-    return !(before && !scan_joint(before, host, !d->shows_cpuid)) && !(behind && !scan_joint(host, behind, !d->shows_cpuid));
+    return !(before && !scan_joint(before, host, !d->shows_cpuid, x86_feature_bits(d->v->cpu.cpuid))) && !(behind && !scan_joint(host, behind, !d->shows_cpuid, x86_feature_bits(d->v->cpu.cpuid)));
 }
 
 /* What may be mapped at lin, now that the page tables allow access there. False: not plainly RAM. want_x: for execution. */

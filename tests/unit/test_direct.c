@@ -222,7 +222,7 @@ static void test_scan_joints(void **state)
 
     memset(next, 0x90, sizeof(next));
     memset(page, 0x90, sizeof(page));
-    assert_true(scan_joint(page, next, false));
+    assert_true(scan_joint(page, next, false, NULL));
     for (unsigned i = 0; i < sizeof(t) / sizeof(t[0]); i++)
         for (unsigned k = 1; k < t[i].n; k++) { /* k bytes on the first page */
             memset(page, 0x90, sizeof(page));
@@ -233,16 +233,16 @@ static void test_scan_joints(void **state)
                 assert_int_not_equal(scan_page(next, false, everything(), at), 0);
                 continue;
             }
-            if (scan_joint(page, next, false))
+            if (scan_joint(page, next, false, NULL))
                 fail_msg("pattern %u with %u bytes before the end", i, k);
         }
     memset(page, 0x90, sizeof(page));
     memset(next, 0x90, sizeof(next));
     page[4095] = 0x0f;
     next[0] = 0xaf; /* IMUL */
-    assert_true(scan_joint(page, next, false));
+    assert_true(scan_joint(page, next, false, NULL));
     next[0] = 0xa2;
-    assert_true(scan_joint(page, next, true));
+    assert_true(scan_joint(page, next, true, NULL));
 }
 
 /* --- policy.c ------------------------------------------------------------------------------- */
