@@ -32,7 +32,7 @@ static void test_offenders_stay_traps(void **state)
     /* pushf; mov $0x9c, %eax; sgdt (%eax); cli; ret; pushf */
     static const uint8_t code[] = {0x9c, 0xb8, 0x9c, 0, 0, 0, 0x0f, 0x01, 0x00, 0xfa, 0xc3, 0x9c};
     begin(&f, code, sizeof(code), 0x100);
-    assert_false(patches_scan(&f.p, f.g, 0x100, X86_MODE_32, NULL)); /* the first one traps itself */
+    assert_false(patches_scan(&f.p, f.g, 0x100, X86_MODE_32, false, NULL)); /* the first one traps itself */
     assert_int_equal(f.g->bytes[0x100], 0xf4);
     assert_memory_equal(f.g->bytes + 0x101, code + 1, 5); /* a 9c inside an instruction is none */
     assert_int_equal(f.g->bytes[0x106], 0xf4);
@@ -52,7 +52,7 @@ static void test_follows_branches(void **state)
     static const uint8_t code[] = {0x74, 0x0e, 0xe8, 0x19, 0, 0, 0, 0xeb, 0x27};
     begin(&f, code, sizeof(code), 0x200);
     f.ram[0x210] = f.ram[0x220] = f.ram[0x230] = 0xc3;
-    assert_true(patches_scan(&f.p, f.g, 0x200, X86_MODE_32, NULL));
+    assert_true(patches_scan(&f.p, f.g, 0x200, X86_MODE_32, false, NULL));
     assert_int_equal(f.g->bytes[0x210], 0xc3);
     assert_int_equal(f.g->bytes[0x220], 0xc3);
     assert_int_equal(f.g->bytes[0x230], 0xc3);
@@ -66,9 +66,9 @@ static void test_edges(void **state)
     struct fix f;
     static const uint8_t mov[] = {0x90, 0xb8, 1};
     begin(&f, mov, sizeof(mov), 0xffd); /* the MOV goes on in the next page */
-    assert_true(patches_scan(&f.p, f.g, 0xffd, X86_MODE_32, NULL));
+    assert_true(patches_scan(&f.p, f.g, 0xffd, X86_MODE_32, false, NULL));
     assert_int_equal(f.g->bytes[0xffe], 0xf4);
-    assert_false(patches_scan(&f.p, f.g, 0xffe, X86_MODE_32, NULL));
+    assert_false(patches_scan(&f.p, f.g, 0xffe, X86_MODE_32, false, NULL));
     patches_fini(&f.p);
 }
 
@@ -77,17 +77,17 @@ static void test_invalidation(void **state)
     struct fix f;
     static const uint8_t code[] = {0x40, 0xc3};
     begin(&f, code, sizeof(code), 0x300);
-    assert_true(patches_scan(&f.p, f.g, 0x300, X86_MODE_32, NULL));
+    assert_true(patches_scan(&f.p, f.g, 0x300, X86_MODE_32, false, NULL));
     patches_inval(&f.p, f.g, 0x302, 64); /* beside the code */
     assert_int_equal(f.g->bytes[0x300], 0x40);
     patches_inval(&f.p, f.g, 0x2fe, 3);
     assert_int_equal(f.g->bytes[0x300], 0xf4);
     assert_int_equal(f.p.invals, 1);
     f.ram[0x300] = 0x48;
-    assert_true(patches_scan(&f.p, f.g, 0x300, X86_MODE_32, NULL));
+    assert_true(patches_scan(&f.p, f.g, 0x300, X86_MODE_32, false, NULL));
     assert_int_equal(f.g->bytes[0x300], 0x48);
     /* The same bytes as 16-bit code are looked at anew. */
-    assert_true(patches_scan(&f.p, f.g, 0x301, X86_MODE_16, NULL));
+    assert_true(patches_scan(&f.p, f.g, 0x301, X86_MODE_16, false, NULL));
     assert_int_equal(f.g->bytes[0x300], 0xf4);
     patches_del(&f.p, 3);
     assert_null(patches_find(&f.p, 3));
