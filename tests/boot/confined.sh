@@ -50,7 +50,7 @@ st=0
 wait $pid || st=$?
 pid=
 [ $st = 0 ] || fail "status $st"
-[ "$(grep -c '^engine' "$tmp/stats")" -ge 2 ] || fail "no statistics at the end"
+[ "$(grep -c '^--- ringer statistics' "$tmp/stats")" -ge 2 ] || fail "no statistics at the end"
 
 # A container: a filter and no privileges already there.
 cat >"$tmp/container.py" <<'P'

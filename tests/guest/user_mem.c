@@ -577,8 +577,9 @@ static void code(void)
     map_page(a + 4096, (uint64_t)q, RO);
     user_run(&f);
     CHECK("and then there", f.vector == SYS && f.rax == 0x04999801);
-    /* CPUID over the end of a page, and RDTSC */
-    memcpy(p + 4094, "\x90\x0f", 2);
+    /* CPUID over the end of a page, and RDTSC. In code: what else the bytes before could be is a limit of direct execution. */
+    memset(p + 4032, 0x90, 63);
+    p[4095] = 0x0f;
     memcpy(q, "\xa2\x0f\x05", 3);
     uint32_t r[4];
     cpuid(1, 0, r);
