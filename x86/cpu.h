@@ -313,6 +313,16 @@ static inline void x86_count_sensitive(struct x86_cpu *c, unsigned pg, uint64_t 
         x86_site_hit(c, pg, rip, op);
 }
 
+/* How many instructions of any class but innocuous were executed. */
+static inline uint64_t x86_sensitive_count(const struct x86_cpu *c)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 1; i < 8; i++)
+        n += c->pg_count[i];
+    return n;
+}
+
 static inline uint64_t x86_get_rflags(const struct x86_cpu *c)
 {
     return c->fl_sys | c->cc_lo | ((uint64_t)c->cc_of << 11);

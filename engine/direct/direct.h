@@ -101,7 +101,6 @@ struct direct {
     uint64_t *mapped;      /* per RAM page, a bit: some world of this vCPU may have it */
     struct dspace space[DIRECT_SPACES];
     struct direct_stats st;
-    char why[128];         /* why there are no worlds */
 };
 
 /* Add up counters; name them (at most cap), with cycles turned into microseconds. Returns how many there are. */

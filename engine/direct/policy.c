@@ -107,20 +107,11 @@ void policy_demote(struct direct *d, struct dspace *s)
     d->st.demoted++;
 }
 
-static uint64_t sensitive(const struct x86_cpu *c)
-{
-    uint64_t n = 0;
-
-    for (unsigned i = 1; i < 8; i++)
-        n += c->pg_count[i];
-    return n;
-}
-
 void policy_tick(struct direct *d)
 {
     const struct x86_cpu *c = &d->v->cpu;
 
-    const uint64_t busy = sensitive(c) - d->sensitive;
+    const uint64_t busy = x86_sensitive_count(c) - d->sensitive;
 
     d->sensitive += busy;
     d->ticks++;

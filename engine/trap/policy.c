@@ -50,17 +50,9 @@ void trap_policy_ran(struct trap *t, unsigned level)
     l->cpu_ns = now;
 }
 
-static uint64_t sensitive_count(const struct x86_cpu *c)
-{
-    uint64_t n = 0;
-    for (unsigned i = 1; i < 8; i++)
-        n += c->pg_count[i];
-    return n;
-}
-
 void trap_policy_interprets(struct trap *t)
 {
-    t->sensitive = sensitive_count(&t->v->cpu);
+    t->sensitive = x86_sensitive_count(&t->v->cpu);
     atomic_store_explicit(&t->interprets, true, memory_order_relaxed);
     if (atomic_load_explicit(&t->parked, memory_order_relaxed))
         host_event_set(t->tick_event);
@@ -69,7 +61,7 @@ void trap_policy_interprets(struct trap *t)
 void trap_policy_interpreted(struct trap *t, unsigned level, uint64_t insns)
 {
     struct level *l = &t->level[level];
-    const uint64_t n = sensitive_count(&t->v->cpu) - t->sensitive;
+    const uint64_t n = x86_sensitive_count(&t->v->cpu) - t->sensitive;
     const bool ticked = atomic_load_explicit(&t->ticked, memory_order_relaxed);
 
     if (ticked)
