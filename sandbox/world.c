@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "ringer/host.h"
+#include "sandbox/spawn.h"
 #include "sandbox/world.h"
 
 struct world {
@@ -138,37 +139,6 @@ void world_kick(struct world *w)
         kill(w->pid, SIGUSR1); /* not reaped before world_free: the number stays ours */
 }
 
-/* In the child: only async-signal-safe calls. */
-static void child(int stub, int ram, int code, int ctl)
-{
-    static char *const argv[] = {"ringer-world", NULL}, *const envp[] = {NULL};
-    /* Out of the way of the numbers they get. */
-    int f[4] = {fcntl(stub, F_DUPFD, 10), fcntl(ram, F_DUPFD, 10), fcntl(code, F_DUPFD, 10), fcntl(ctl, F_DUPFD, 10)};
-    int null = open("/dev/null", O_RDWR);
-    if (null < 0) /* the monitor is confined: what the world has anyway */
-        null = f[3];
-    for (int i = 0; i < 3; i++)
-        dup2(null, i);
-    if (dup2(f[1], WORLD_FD_RAM) < 0 || dup2(f[2], WORLD_FD_CODE) < 0 || dup2(f[3], WORLD_FD_CTL) < 0 || dup2(f[0], 6) < 0)
-        _exit(120);
-    fcntl(6, F_SETFD, FD_CLOEXEC);
-    syscall(SYS_close_range, 7u, UINT_MAX, 0);
-    setsid(); /* terminal signals are the monitor's */
-    syscall(SYS_execveat, 6, "", argv, envp, AT_EMPTY_PATH);
-    _exit(121);
-}
-
-static int stub_file(void)
-{
-    size_t n = (size_t)(world_stub_end - world_stub_start);
-    int fd = memfd_create("ringer-world", MFD_CLOEXEC);
-    if (fd >= 0 && write(fd, world_stub_start, n) != (ssize_t)n) {
-        close(fd);
-        fd = -1;
-    }
-    return fd;
-}
-
 uint64_t world_computed_ns(const struct world *w)
 {
     struct timespec t;
@@ -198,8 +168,8 @@ static uint32_t measure_pause(void)
 struct world *world_new(int ram_fd, int code_fd, char *reason, size_t cap)
 {
     struct world *w = calloc(1, sizeof(*w));
-    int ctl_fd = memfd_create("ringer-ctl", MFD_CLOEXEC), stub = stub_file();
-    if (!w || ctl_fd < 0 || stub < 0 || ftruncate(ctl_fd, sizeof(struct world_ctl)) != 0) {
+    int ctl_fd = memfd_create("ringer-ctl", MFD_CLOEXEC);
+    if (!w || ctl_fd < 0 || ftruncate(ctl_fd, sizeof(struct world_ctl)) != 0) {
         snprintf(reason, cap, "cannot make a memory file: %s", strerror(errno));
         goto fail;
     }
@@ -214,13 +184,12 @@ struct world *world_new(int ram_fd, int code_fd, char *reason, size_t cap)
     w->pause_ps = measure_pause();
     w->ctl->parent = (uint32_t)getpid();
     w->ctl->answer = UINT32_MAX;
-    w->pid = fork();
-    if (w->pid == 0)
-        child(stub, ram_fd, code_fd, ctl_fd);
+    const int fds[] = {ram_fd, code_fd, ctl_fd}; /* WORLD_FD_RAM and on */
+    w->pid = spawn_image(world_stub_start, (size_t)(world_stub_end - world_stub_start), "ringer-world", fds, 3);
     if (w->pid > 0)
         host_child(w->pid, true);
     if (w->pid < 0) {
-        snprintf(reason, cap, "cannot make a process: %s", strerror(errno));
+        snprintf(reason, cap, "cannot make a process: %s", strerror(-w->pid));
         goto fail;
     }
     if (await(w) != 0) { /* its first answer is to request 0 */
@@ -228,13 +197,10 @@ struct world *world_new(int ram_fd, int code_fd, char *reason, size_t cap)
         goto fail;
     }
     close(ctl_fd);
-    close(stub);
     return w;
 fail:
     if (ctl_fd >= 0)
         close(ctl_fd);
-    if (stub >= 0)
-        close(stub);
     world_free(w);
     return NULL;
 }
