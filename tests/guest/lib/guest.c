@@ -365,9 +365,15 @@ static void ap_main(void)
     ap_fn(index);
 }
 
-/* One after another by APIC id, so that each has the trampoline's variables to itself. */
+/*
+ * One after another by APIC id, so that each has the trampoline's variables to itself. A host that is busy elsewhere may leave a
+ * processor waiting for long: only one that CPUID does not announce is given up soon.
+ */
 unsigned start_aps(void (*entry)(unsigned index))
 {
+    uint32_t r[4];
+    cpuid(1, 0, r);
+    unsigned announced = r[3] >> 28 & 1 ? r[1] >> 16 & 0xff : 1;
     ap_fn = entry;
     memcpy((void *)0x8000, ap_tramp, (size_t)(ap_tramp_end - ap_tramp));
     ap_entry = (uint64_t)ap_main;
@@ -381,7 +387,7 @@ unsigned start_aps(void (*entry)(unsigned index))
         for (int k = 0; k < 2 && ap_started == before; k++) {
             apic_write(0x310, id << 24);
             apic_write(0x300, 0x4608);
-            for (int w = 0; w < 50 && ap_started == before; w++)
+            for (int w = id < announced ? 5000 : 20; w && ap_started == before; w--)
                 delay_us(1000);
         }
         if (ap_started == before)
