@@ -348,10 +348,9 @@ void delay_us(unsigned us)
 }
 
 extern uint8_t ap_tramp[], ap_tramp_end[];
-extern volatile uint64_t ap_stack, ap_entry;
+extern volatile uint64_t ap_entry;
 static void (*ap_fn)(unsigned);
 static volatile unsigned ap_started;
-static uint8_t ap_stacks[16][8192] __attribute__((aligned(16)));
 
 static void ap_main(void)
 {
@@ -366,7 +365,7 @@ static void ap_main(void)
 }
 
 /*
- * One after another by APIC id, so that each has the trampoline's variables to itself. A host that is busy elsewhere may leave a
+ * One after another by APIC id, so that each is counted by itself. A host that is busy elsewhere may leave a
  * processor waiting for long: only one that CPUID does not announce is given up soon.
  */
 unsigned start_aps(void (*entry)(unsigned index))
@@ -380,7 +379,6 @@ unsigned start_aps(void (*entry)(unsigned index))
     apic_write(0xf0, apic_read(0xf0) | 0x1ff);
     for (unsigned id = 1; id < 16; id++) {
         unsigned before = ap_started;
-        ap_stack = (uint64_t)(ap_stacks[id] + sizeof(ap_stacks[id]));
         apic_write(0x310, id << 24);
         apic_write(0x300, 0x4500);
         delay_us(1000);

@@ -129,10 +129,17 @@ ap32:
     movl %eax, %ds
     movl %eax, %es
     movl %eax, %ss
-    movl ap_stack, %esp
+    /* A stack for each, found by APIC id: SIPIs may start several at a time. */
+    movl $1, %eax
+    cpuid
+    shrl $24, %ebx
+    andl $15, %ebx
+    incl %ebx
+    shll $13, %ebx
+    leal ap_stacks(%ebx), %esp
     call to_long
     .code64
-    movl ap_stack(%rip), %esp
+    movl %esp, %esp
     movq ap_entry(%rip), %rax
     xorl %ebp, %ebp
     call *%rax
@@ -141,9 +148,10 @@ ap32:
     jmp 5b
     .data
     .align 8
-    .global ap_stack, ap_entry
-ap_stack: .quad 0
+    .global ap_entry
 ap_entry: .quad 0
+    .local ap_stacks
+    .comm ap_stacks, 16 * 8192, 16
 
 /* Exception stubs: vector and error code on the stack, then a common frame for C. */
     .text
