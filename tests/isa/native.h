@@ -142,15 +142,16 @@ static void *native_map(uint64_t at, size_t size, int prot)
     return p;
 }
 
+static const int native_sigs[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+
 /* Take the signals; a test framework may have taken them since the last time. first: remember whom to pass on to. */
 static void native_take_signals(bool first)
 {
-    static const int sigs[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
     struct sigaction sa = {.sa_sigaction = native_handler, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
 
     sigemptyset(&sa.sa_mask);
-    for (unsigned i = 0; i < sizeof(sigs) / sizeof(sigs[0]); i++)
-        sigaction(sigs[i], &sa, first ? &native.old[sigs[i]] : NULL);
+    for (unsigned i = 0; i < sizeof(native_sigs) / sizeof(native_sigs[0]); i++)
+        sigaction(native_sigs[i], &sa, first ? &native.old[native_sigs[i]] : NULL);
 }
 
 static void native_init(void)
@@ -185,11 +186,19 @@ static void native_classify(const struct state *in, struct outcome *out)
 /* Execute the instruction at in->rip. out->s is the state after it, or at the fault. */
 static void native_run(const struct state *in, bool code32, struct outcome *out)
 {
+    sigset_t others, old;
+
+    /* Other signals' frames would be written to the stack under test. */
+    sigfillset(&others);
+    for (unsigned i = 0; i < sizeof(native_sigs) / sizeof(native_sigs[0]); i++)
+        sigdelset(&others, native_sigs[i]);
+    sigprocmask(SIG_BLOCK, &others, &old);
     native.in = in;
     native.out = out;
     native.code32 = code32;
     native.phase = NATIVE_ENTER;
     __asm__ volatile("int3" ::: "memory");
+    sigprocmask(SIG_SETMASK, &old, NULL);
     native_classify(in, out);
 }
 

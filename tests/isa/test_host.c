@@ -10,12 +10,14 @@
  */
 #include "tests/unit/interp_fixture.h"
 
-#include <cpuid.h>
 #include <ctype.h>
 #include <stdio.h>
 #include <time.h>
 
+#include "host_cpu.h"
+#include "mirror.h"
 #include "native.h"
+#include "random_state.h"
 #include "ringer/host.h"
 #include "samples.h"
 #include "x86/thunk.h"
@@ -25,15 +27,6 @@ static struct config {
     const char *only;
     uint64_t seed;
 } cfg = {40, NULL, 0x9e3779b97f4a7c15};
-
-/* Guest-physical layout: system structures, mapped for the supervisor at SYS_BASE; then the pages of code and data. */
-#define SYS_BASE 0x3fe00000ul
-#define SYS_IDT 0x8000u
-#define SYS_GDT 0x9000u
-#define SYS_TSS 0xa000u
-#define SYS_STACK 0xc000u
-#define SYS_HANDLERS 0xd000u
-#define GPA_OF(lin) (0x100000 + ((lin) - CODE_BASE))
 
 struct totals {
     unsigned rows, forms, runs, faults, undef_diffs, failures;
@@ -49,211 +42,6 @@ struct tester {
     uint8_t data[DATA_RW_SIZE];
     struct totals t;
 };
-
-/* What this host does otherwise than the processor that guests see. */
-static struct host {
-    bool amd;
-    bool hides_pointers; /* FOP, FIP and FDP are only stored while an exception is pending */
-    uint32_t l1[4], l7[4], ld1[4];
-} host_cpu;
-
-static void look_at_host(void)
-{
-    uint32_t r[4];
-
-    __cpuid(0, r[0], r[1], r[2], r[3]);
-    host_cpu.amd = r[2] == 0x444d4163; /* "cAMD" */
-    __cpuid(1, host_cpu.l1[0], host_cpu.l1[1], host_cpu.l1[2], host_cpu.l1[3]);
-    __cpuid_count(7, 0, host_cpu.l7[0], host_cpu.l7[1], host_cpu.l7[2], host_cpu.l7[3]);
-    __cpuid_count(0xd, 1, host_cpu.ld1[0], host_cpu.ld1[1], host_cpu.ld1[2], host_cpu.ld1[3]);
-}
-
-/* Features that guests have on every host, because nothing of them runs on it. */
-static bool host_lacks(unsigned feature)
-{
-    switch (feature) {
-    case X86_FEAT_MOVBE: return !(host_cpu.l1[2] & 1u << 22);
-    case X86_FEAT_XSAVE: return !(host_cpu.l1[2] & 1u << 27);
-    case X86_FEAT_CLFLUSHOPT: return !(host_cpu.l7[1] & 1u << 23);
-    case X86_FEAT_CLWB: return !(host_cpu.l7[1] & 1u << 24);
-    case X86_FEAT_SERIALIZE: return !(host_cpu.l7[3] & 1u << 14);
-    case X86_FEAT_XSAVEOPT: return !(host_cpu.ld1[0] & 1u << 0);
-    case X86_FEAT_XSAVEC: return !(host_cpu.ld1[0] & 1u << 1);
-    default: return false;
-    }
-}
-
-/* Rows that cannot be compared, and why. NULL: compare. */
-static const char *skip_reason(const struct x86_isa_row *row)
-{
-    if (row->pg)
-        return "not innocuous";
-    if (host_lacks(row->feature))
-        return "this host has none";
-    switch (row->op) {
-    case X86_OP_RDRAND:
-    case X86_OP_RDSEED:
-        return "random result";
-    case X86_OP_WRFSBASE:
-    case X86_OP_WRGSBASE:
-    case X86_OP_RDFSBASE:
-    case X86_OP_RDGSBASE:
-        return "base of the test's own thread";
-    case X86_OP_XGETBV:
-        return "XCR0 of the host";
-    case X86_OP_INT1:
-    case X86_OP_INT3:
-        return "the test's own trap";
-    default:
-        return NULL;
-    }
-}
-
-/* --- random operands ---------------------------------------------------- */
-
-static uint64_t rnd_int(void)
-{
-    uint64_t v = rnd();
-
-    switch (below(8)) {
-    case 0:
-        return below(4) - 1u + 0ull;
-    case 1:
-        return 1ull << below(64);
-    case 2:
-        return (1ull << below(64)) - 1;
-    case 3:
-        return (uint64_t)(int64_t)(int8_t)v;
-    case 4:
-        return v >> below(64);
-    case 5:
-        return (uint64_t)((int64_t)v >> below(64));
-    default:
-        return v;
-    }
-}
-
-static void rnd_float(uint8_t *p)
-{
-    static const uint32_t special[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0xffc00001, 0x7f800001,
-                                       0xffa00000, 1, 0x80000001, 0x007fffff, 0x00800000, 0x7f7fffff, 0x4f000000, 0xcf000000, 0x3f7fffff,
-                                       0x5f000000, 0x33800000, 0x40490fdb};
-    uint32_t v = below(2) ? special[below(sizeof(special) / 4)] : (uint32_t)rnd();
-
-    if (below(3) == 0)
-        v = (v & 0x807fffff) | (uint32_t)(120 + below(16)) << 23; /* magnitudes near one: inexact results */
-    memcpy(p, &v, 4);
-}
-
-static void rnd_double(uint8_t *p)
-{
-    static const uint64_t special[] = {0, 1ull << 63, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000, 0xfff0000000000000,
-                                       0x7ff8000000000000, 0xfff8000000000001, 0x7ff0000000000001, 0xfff4000000000000, 1,
-                                       0x000fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff, 0x43e0000000000000, 0xc1e0000000000000,
-                                       0x41dfffffffc00000, 0x36a0000000000000, 0x47efffffe0000000, 0x3810000000000000};
-    uint64_t v = below(2) ? special[below(sizeof(special) / 8)] : rnd();
-
-    if (below(3) == 0)
-        v = (v & 0x800fffffffffffff) | (uint64_t)(1016 + below(16)) << 52;
-    memcpy(p, &v, 8);
-}
-
-static void rnd_ext(uint8_t *p)
-{
-    uint64_t m = rnd() | 1ull << 63;
-    uint16_t se = (uint16_t)((rnd() & 0x8000) | (16383 - 8 + below(20)));
-
-    switch (below(12)) {
-    case 0:
-        m = 0, se &= 0x8000;
-        break;
-    case 1:
-        m = 1ull << 63, se = (uint16_t)(se & 0x8000) | 0x7fff;
-        break;
-    case 2:
-        m = rnd() | 3ull << 62, se = (uint16_t)(se & 0x8000) | 0x7fff;
-        break;
-    case 3:
-        m = (rnd() >> 2) | 1ull << 63, se = (uint16_t)(se & 0x8000) | 0x7fff;
-        break;
-    case 4:
-        m = rnd() >> 1, se &= 0x8000; /* denormal */
-        break;
-    case 5:
-        m = rnd(), se = (uint16_t)rnd(); /* anything, unsupported formats included */
-        break;
-    case 6:
-        m = 1ull << 63, se = (uint16_t)((se & 0x8000) | 16383);
-        break;
-    case 7:
-        m = below(1000) + 1, se = (uint16_t)((se & 0x8000) | (16383 + 63));
-        while (!(m >> 63))
-            m <<= 1, se--;
-        break;
-    default:
-        break;
-    }
-    memcpy(p, &m, 8);
-    memcpy(p + 8, &se, 2);
-}
-
-static void rnd_bytes(uint8_t *p, unsigned n)
-{
-    unsigned kind = below(6);
-
-    for (unsigned i = 0; i < n; i += 8) {
-        uint64_t v = kind == 0 ? rnd_int() : rnd();
-
-        if (kind == 1)
-            v &= 0x0303030303030303;
-        memcpy(p + i, &v, n - i < 8 ? n - i : 8);
-        if (kind == 2 && n - i >= 8)
-            rnd_float(p + i), rnd_float(p + i + 4);
-        if (kind == 3 && n - i >= 8)
-            rnd_double(p + i);
-        if (kind == 4 && n - i >= 8 && below(2))
-            memset(p + i, 0, 8);
-    }
-}
-
-static void put16(uint8_t *p, unsigned v) { memcpy(p, &(uint16_t){(uint16_t)v}, 2); }
-static void put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); }
-static void put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
-
-static unsigned rnd_fcw(void) { return below(2) ? 0x37f : (below(2) ? 0x7f : 0x40 | below(64)) | below(4) << 8 | below(4) << 10; }
-
-static void rnd_fx(uint8_t *fx)
-{
-    unsigned fcw = rnd_fcw(), fsw = below(8) << 11 | (unsigned)(rnd() & 0x4700), flags = below(64), mx;
-
-    memset(fx, 0, XSTATE_SIZE);
-    if (below(8))
-        flags &= fcw; /* mostly nothing pending */
-    fsw |= flags | (flags & ~fcw ? 0x8080 : 0);
-    if (below(4) == 0)
-        fsw |= 0x40;
-    if ((fsw & ~fcw & 0x3f))
-        fsw |= 0x8080;
-    put16(fx, fcw);
-    put16(fx + 2, fsw);
-    fx[4] = below(3) ? 0xff : (uint8_t)rnd();
-    put16(fx + 6, (unsigned)rnd() & 0x7ff);
-    put64(fx + 8, rnd() >> 17);
-    put64(fx + 16, rnd() >> 17);
-    for (unsigned i = 0; i < 8; i++)
-        rnd_ext(fx + 32 + 16 * i);
-    mx = 0x1f80;
-    if (below(2))
-        mx |= (unsigned)rnd() & 0xe07f;
-    if (below(5) == 0)
-        mx &= ~0x1f80u | (unsigned)rnd();
-    put32(fx + 24, mx);
-    for (unsigned i = 0; i < 16; i++) {
-        rnd_bytes(fx + 160 + 16 * i, 16);
-        rnd_bytes(fx + 576 + 16 * i, 16);
-    }
-    put64(fx + 512, 7);
-}
 
 /* --- one case ---------------------------------------------------------------- */
 
@@ -551,18 +339,6 @@ static bool build(struct tester *t, const struct sample *s, const uint64_t *feat
     return true;
 }
 
-/* CPL 3, flat, as the host runs us. */
-static void user_segments(struct tester *t)
-{
-    struct x86_cpu *c = t->c;
-
-    for (unsigned i = 0; i < X86_NSEG; i++)
-        c->seg[i] = (struct x86_seg){.limit = 0xffffffff, .sel = USER_DS, .ar = 0xc0f3};
-    c->seg[X86_CS] = t->code32 ? (struct x86_seg){.limit = 0xffffffff, .sel = USER_CS32, .ar = 0xc0fb}
-                               : (struct x86_seg){.limit = 0xffffffff, .sel = USER_CS64, .ar = 0xa0fb};
-    x86_recompute(c);
-}
-
 static void put_state(struct tester *t, const struct kase *k)
 {
     struct x86_cpu *c = t->c;
@@ -573,7 +349,7 @@ static void put_state(struct tester *t, const struct kase *k)
     x86_set_rflags(c, k->s.rflags);
     memcpy(c->fpu.raw, k->s.fx, XSTATE_SIZE);
     c->fpu.fcs = c->fpu.fds = 0;
-    user_segments(t);
+    mirror_segments(c, t->code32 ? USER_CS32 : USER_CS64);
     if (below(4) == 0)
         x86_tlb_flush_all(c);
 }
@@ -606,33 +382,13 @@ static void run_exec(struct tester *t, struct kase *k, struct outcome *o)
     memcpy(o->s.fx, c->fpu.raw, XSTATE_SIZE);
 }
 
-/* Through the engine: the exception that ends it (INT3 when all is well) is delivered, its handler halts. */
+/* Through the engine. */
 static void run_engine(struct tester *t, struct kase *k, struct outcome *o)
 {
-    struct x86_cpu *c = t->c;
-    uint64_t frame[6];
-    unsigned n = 0;
-
     im_put(t->m, GPA_OF(CODE_AT), k->code, 16);
     put_state(t, k);
-    c->activity = X86_RUNNING;
-    if (im_run(t->m, t->m->v) != EXIT_HLT || c->rip - (SYS_BASE + SYS_HANDLERS) >= 16 * 32) {
-        o->vector = 2000;
-        return;
-    }
-    o->vector = (int)((c->rip - (SYS_BASE + SYS_HANDLERS)) / 16);
-    memcpy(frame, t->ram + (c->gpr[X86_RSP] - SYS_BASE), sizeof(frame));
-    if (o->vector == X86_DF || (o->vector >= X86_TS && o->vector <= X86_PF) || o->vector == X86_AC)
-        n = 1;
-    o->err = n ? (uint32_t)frame[0] : 0;
-    o->cr2 = o->vector == X86_PF ? c->cr2 : 0;
-    memcpy(o->s.gpr, c->gpr, sizeof(c->gpr));
-    memcpy(frame, t->ram + (c->gpr[X86_RSP] - SYS_BASE) + 8 * n, 5 * 8);
-    o->s.rip = frame[0];
-    o->s.rflags = frame[2];
-    o->s.gpr[X86_RSP] = frame[3];
-    memcpy(o->s.fx, c->fpu.raw, XSTATE_SIZE);
-    native_classify(&k->s, o);
+    if (mirror_run(t->m, o))
+        native_classify(&k->s, o);
 }
 
 /* --- comparing ------------------------------------------------------------------ */
@@ -827,45 +583,6 @@ static void describe(const struct tester *t, const struct kase *k)
 
 /* --- the runs ---------------------------------------------------------------------- */
 
-/* Page tables over the addresses the host process uses too, long mode at CPL 3, as the host runs us. */
-static void setup_guest(struct tester *t)
-{
-    struct x86_cpu *c = t->c;
-    uint8_t *ram = t->ram;
-
-    put64(ram + 0x1000, 0x2007);
-    put64(ram + 0x2000, 0x3007);
-    put64(ram + 0x3000 + 8 * (CODE_BASE >> 21), 0x4007);
-    put64(ram + 0x3000 + 8 * (SYS_BASE >> 21), 0x83);
-    for (uint64_t a = CODE_BASE; a < DATA_END; a += 4096)
-        if (a == CODE_BASE || a == DATA_RO || a >= DATA_RW)
-            put64(ram + 0x4000 + 8 * ((a >> 12) & 511), GPA_OF(a) | (a == DATA_RO ? 5 : 7) | (a == CODE_BASE ? 0 : 1ull << 63));
-    put64(ram + SYS_GDT + 8, 0x00af9b000000ffff);
-    put64(ram + SYS_GDT + 0x20, 0x00cffb000000ffff);
-    put64(ram + SYS_GDT + 0x28, 0x00cff3000000ffff);
-    put64(ram + SYS_GDT + 0x30, 0x00affb000000ffff);
-    put64(ram + SYS_TSS + 4, SYS_BASE + SYS_STACK);
-    for (unsigned v = 0; v < 32; v++) {
-        uint64_t h = SYS_BASE + SYS_HANDLERS + 16 * v;
-
-        put64(ram + SYS_IDT + 16 * v, (h & 0xffff) | 0x80000 | (v == 3 ? 0xee00ull : 0x8e00ull) << 32 | (h >> 16 & 0xffff) << 48);
-        put64(ram + SYS_IDT + 16 * v + 8, h >> 32);
-        ram[SYS_HANDLERS + 16 * v] = 0xf4; /* HLT */
-    }
-    c->gdtr = (struct x86_dtr){SYS_BASE + SYS_GDT, 0x4f};
-    c->idtr = (struct x86_dtr){SYS_BASE + SYS_IDT, 0x1ff};
-    c->tr = (struct x86_seg){.base = SYS_BASE + SYS_TSS, .limit = 0x67, .sel = 0x40, .ar = 0x8b};
-    c->cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_AM | X86_CR0_PG;
-    c->cr4 = X86_CR4_PAE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_OSXSAVE | X86_CR4_FSGSBASE;
-    c->cr3 = 0x1000;
-    c->efer = X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE;
-    c->xcr0 = 7;
-    x86_fpu_reset(c);
-    user_segments(t);
-    memset(ram + GPA_OF(CODE_BASE), 0xcc, 4096);
-    memcpy(ram + GPA_OF(DATA_RO), (void *)DATA_RO, 4096);
-}
-
 static void add(struct tester *t, const struct x86_exec_entry *e)
 {
     for (; e->fn; e++) /* the first wins, as in the interpreter */
@@ -941,7 +658,7 @@ static void run_mode(bool code32)
     t.c = &t.m->v->cpu;
     host_cpu.hides_pointers = t.c->thunks && t.c->thunks->hides_pointers;
     t.ram = t.m->vm->ram;
-    setup_guest(&t);
+    mirror_setup(t.m);
     add(&t, x86_exec_int);
     add(&t, x86_exec_fpu);
     add(&t, x86_exec_sys);
