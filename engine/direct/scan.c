@@ -14,8 +14,11 @@
  *
  * Whether a byte pattern is an instruction is found by decoding from each of the bytes before it: streams of x86 code that begin wrong
  * soon run into the right one, so if nearly all of them step over the pattern it is part of something else. In doubt (next to data, at the
- * beginning of a page) instructions about descriptor tables are taken for constants (mov $15, %edx has the bytes of SLDT), all others
- * for instructions. So one is missed where a program jumps into the middle of another instruction, or has SLDT and the like behind data.
+ * beginning of a page) instructions about descriptor tables are taken for constants (mov $15, %edx has the bytes of SLDT), and pages with others are
+ * translated. So one is missed where a program jumps into the middle of another instruction, or has SLDT and the like behind data.
+ *
+ * HLT in what is no instruction would change one silently (the constant of a move, the distance of a branch), so a copy is made only where all streams
+ * agree, and not for the patterns that constants have: behind data all streams may be wrong.
  */
 #include <string.h>
 
@@ -84,7 +87,7 @@ static unsigned vector_length(const uint8_t *p, unsigned room)
     return n + (map == 3 || (map == 1 && ((op >= 0x70 && op <= 0x73) || op == 0xc2 || (op >= 0xc4 && op <= 0xc6))));
 }
 
-enum { DEAD = 0xffff, CROSSES = 0xfffe }; /* what a stream comes to; else where in [first, at] an instruction begins */
+enum { DEAD = 0xffff, CROSSES = 0xfffe, DOUBT = 0xfffd }; /* what a stream comes to; else where in [first, at] an instruction begins */
 
 /* Is it the rare kind: about descriptor tables, in code that 64-bit programs have no use for? */
 static bool soft(const uint8_t *op) { return op[1] <= 0x03 && (op[1] != 0x01 || op[2] < 0xc0); }
@@ -103,7 +106,8 @@ static bool contained(const uint8_t *page, unsigned size, unsigned first, unsign
     return first <= 11; /* it may begin on the page before */
 }
 
-/* Where in [first, at] an instruction begins, CROSSES if nearly all ways of reading what is before lead over it, DEAD if it cannot be told. */
+/* Where in [first, at] an instruction begins, CROSSES if nearly all ways of reading what is before lead over it, DOUBT if some do, DEAD if it
+ * cannot be told. */
 static unsigned begins(const uint8_t *page, unsigned size, unsigned first, unsigned at, const uint64_t *features)
 {
     const unsigned lo = first > BEFORE ? first - BEFORE : 0;
@@ -144,7 +148,7 @@ static unsigned begins(const uint8_t *page, unsigned size, unsigned first, unsig
     }
     if (votes < VOTES)
         return DEAD;
-    return yes * 4 < votes ? CROSSES : best_n * 8 >= votes * 5 ? best : DEAD;
+    return yes * 4 < votes ? CROSSES : best_n == votes ? best : DOUBT;
 }
 
 static bool is_prefix(uint8_t b)
@@ -152,7 +156,7 @@ static bool is_prefix(uint8_t b)
     return b == 0x66 || b == 0x67 || b == 0xf2 || b == 0xf3 || b == 0x2e || b == 0x36 || b == 0x3e || b == 0x26 || b == 0x64 || b == 0x65 || (b & 0xf0) == 0x40;
 }
 
-/* The 0F at op in a piece of code: where the instruction begins that must be replaced, CROSSES: there is none, DEAD: it cannot be told. */
+/* The 0F at op in a piece of code: where the instruction begins that must be replaced, CROSSES: there is none, DEAD or DOUBT: it cannot be told. */
 static unsigned judge(const uint8_t *code, unsigned size, unsigned op, bool cpuid_traps, const uint64_t *features)
 {
     unsigned first = op;
@@ -165,7 +169,9 @@ static unsigned judge(const uint8_t *code, unsigned size, unsigned op, bool cpui
         return CROSSES;
     const unsigned b = begins(code, size, first, op, features);
 
-    return b == DEAD && soft(code + op) && contained(code, size, first, op, features) ? CROSSES : b;
+    if (b == CROSSES || !soft(code + op) || !contained(code, size, first, op, features))
+        return b;
+    return b == DEAD ? CROSSES : DOUBT;
 }
 
 int scan_page(const uint8_t *page, bool cpuid_traps, const uint64_t *features, uint16_t at[SCAN_SITES])
@@ -178,7 +184,7 @@ int scan_page(const uint8_t *page, bool cpuid_traps, const uint64_t *features, u
 
         if (b == CROSSES)
             continue;
-        if (b == DEAD || n == SCAN_SITES)
+        if (b == DEAD || b == DOUBT || n == SCAN_SITES)
             return -1;
         at[n++] = (uint16_t)b;
     }

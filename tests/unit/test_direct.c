@@ -151,7 +151,8 @@ static void test_scan_finds(void **state)
             const unsigned where = put(from, t[i].b, t[i].n);
             const int n = scan_page(page, false, everything(), at);
 
-            if (n != 1 || at[0] != where)
+            /* A page with what may also be a constant is left to translation. */
+            if ((n != 1 || at[0] != where) && !(n == -1 && (uint8_t)t[i].b[1] <= 3 && (t[i].b[1] != 1 || (uint8_t)t[i].b[2] < 0xc0)))
                 fail_msg("%s at %x: %d, the first at %x", t[i].name, where, n, n > 0 ? at[0] : 0);
         }
     /* Where the host makes it trap */
@@ -188,6 +189,18 @@ static void test_scan_constants(void **state)
             if (n)
                 fail_msg("constant %u behind %x: %d", i, from, n);
         }
+}
+
+/* A function behind data, which all streams of instructions read wrong: what is no instruction must not be replaced. */
+static void test_scan_behind_data(void **state)
+{
+    static const uint8_t b[] = {0xe9, 0x68, 0x00, 0x00, 0x00, 0x29, 0x25, 0x26, 0xaf, /* jmp; data; mov %al, 64(%rip); lea 15(%rip), %r9 */
+                                0x88, 0x05, 0x40, 0x00, 0x00, 0x00, 0x4c, 0x8d, 0x0d, 0x0f, 0x00, 0x00, 0x00};
+
+    for (unsigned from = 300; from < 3900; from += 517) {
+        put(from, (const char *)b, sizeof(b));
+        assert_true(scan_page(page, false, everything(), at) <= 0);
+    }
 }
 
 static void test_scan_limits(void **state)
@@ -383,7 +396,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_map),         cmocka_unit_test(test_scan_plain),  cmocka_unit_test(test_scan_finds), cmocka_unit_test(test_scan_constants),
-        cmocka_unit_test(test_scan_limits), cmocka_unit_test(test_scan_joints),
+        cmocka_unit_test(test_scan_limits), cmocka_unit_test(test_scan_behind_data), cmocka_unit_test(test_scan_joints),
         cmocka_unit_test(test_policy),      cmocka_unit_test(test_policy_worlds), cmocka_unit_test(test_policy_forced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
