@@ -33,3 +33,4 @@ check-sanitized: all $(UNIT_BIN) guests guest
 	    sh scripts/check.sh $(foreach c,$(SANITIZED),'$(c)')
 check-full: check-sanitizers
 .PHONY: check-sanitizers check-sanitized
+CHECKS_FULL += isa/test_sequences-more:RINGER_SEED=0x5851f42d4c957f2d@RINGER_ROUNDS=40000@$(O)/tests/isa/test_sequences

@@ -36,10 +36,10 @@ struct im {
     __asm__(".pushsection .rodata\n" #name "_begin:\n" text "\n" #name "_end:\n.code64\n.popsection");                 \
     extern const uint8_t name##_begin[], name##_end[]
 
-static inline struct im *im_new(unsigned ncpu)
+static inline struct im *im_new_as(unsigned ncpu, enum engine_user_code user_code)
 {
     struct im *m = calloc(1, sizeof(*m));
-    struct vm_config cfg = {.ram_size = IM_RAM, .ncpu = ncpu, .engine = &IM_ENGINE, .no_reboot = true};
+    struct vm_config cfg = {.ram_size = IM_RAM, .ncpu = ncpu, .engine = &IM_ENGINE, .engine_cfg.user_code = user_code, .no_reboot = true};
     struct x86_cpuid_config cc = {.ncpu = ncpu, .tsc_khz = 2000000, .phys_bits = 39, .apic_hz = 1000000000};
     char err[128] = "";
 
@@ -57,6 +57,8 @@ static inline struct im *im_new(unsigned ncpu)
     m->v = m->vm->cpu[0];
     return m;
 }
+
+static inline struct im *im_new(unsigned ncpu) { return im_new_as(ncpu, USER_CODE_AUTO); }
 
 static inline void im_free(struct im *m)
 {
