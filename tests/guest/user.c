@@ -171,11 +171,14 @@ USER_CODE(u_rdtsc, "rdtsc; syscall");
 USER_CODE(u_rdtscp, "rdtscp; movl %ecx, %esi; syscall");
 USER_CODE(u_rdpid, "xorl %eax, %eax; .byte 0xf3, 0x0f, 0xc7, 0xf8; syscall");
 USER_CODE(u_xgetbv, "xorl %ecx, %ecx; xgetbv; syscall");
+/* On pages of their own: an engine may leave a page with these to another way of running it. */
+__asm__(".pushsection frags, \"ax\"; .balign 4096, 0x90; .popsection");
 USER_CODE(u_tables, "xorl %eax, %eax; xorl %ebx, %ebx; xorl %edx, %edx; sldt %eax; str %ebx; smsw %edx; sgdt -16(%rsp); sidt -32(%rsp); movq -14(%rsp), %rsi; movq -30(%rsp), %rdi\n"
                     "movzwl -16(%rsp), %r8d; movzwl -32(%rsp), %r9d; syscall");
 USER_CODE(u_sel, "movl %edi, %eax; movl $0x777, %ebx; movl $0x777, %edx; lar %edi, %ebx; setz %r8b; lsl %edi, %edx; setz %r9b; verr %di; setz %r10b; verw %di; setz %r12b; syscall");
 USER_CODE(u_cross, "xorl %r8d, %r8d; 1: movl $1, %eax; xorl %ecx, %ecx; cpuid; addl %eax, %r8d; rdtsc; decl %edi; jnz 1b; syscall");
 FAULTING(u_sgdt, "", "sgdt -16(%rsp)");
+__asm__(".pushsection frags, \"ax\"; .balign 4096, 0x90; .popsection");
 FAULTING(u_tsd, "", "rdtsc");
 FAULTING(u_rdpkru, "xorl %ecx, %ecx", ".byte 0x0f, 0x01, 0xee");
 USER_CODE(u_xsave, "movl $-1, %eax; movl $-1, %edx; xsave64 (%rdi); syscall");
