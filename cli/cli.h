@@ -58,7 +58,7 @@ struct run_options {
     enum stats_kind stats;
     const char *stats_file;
     const char *trace_file;
-    const char *report, *symbols; /* page to write; names for it */
+    const char *report, *symbols; /* page to write; names for its addresses and those of stats */
     int data_fd;                  /* 0, or where to write the report's data as JSON (ringer compare) */
     unsigned trace_what; /* TRACE_* */
     bool no_sandbox;
@@ -112,8 +112,9 @@ struct file_out {
 };
 struct chardev file_chardev(struct file_out *f); /* f is not copied */
 
-/* fd: where to (not closed), named name in messages; -1: standard error. */
-void stats_print(struct vm *vm, enum stats_kind kind, int fd, const char *name);
+/* fd: where to (not closed), named name in messages; -1: standard error. sym: names for addresses, or NULL. */
+struct symbols;
+void stats_print(struct vm *vm, enum stats_kind kind, const struct symbols *sym, int fd, const char *name);
 /* Open the file of --stats-file for appending: a descriptor, or -1 with a line in err. */
 int stats_open(const char *name, char *err, size_t cap);
 

@@ -125,7 +125,7 @@ void cli_usage(void)
           "  --trace FILE           write a trace to FILE\n"
           "  --trace-what LIST      exits,exceptions,io,insns (default exits,exceptions,io)\n"
           "  --report FILE.html     write a page about the run: time, instructions, exits, devices, hottest sites\n"
-          "  --symbols FILE         System.map or vmlinux: names for the page's addresses\n"
+          "  --symbols FILE         System.map or vmlinux: names for addresses in statistics and page\n"
           "Comparing:\n"
           "  --all-engines          also engines that auto never chooses\n"
           "  --json                 print the comparison as JSON\n"
@@ -452,13 +452,13 @@ static int parse(int argc, char **argv, struct run_options *o, struct compare_op
     }
     if (o->stats_file && o->stats == STATS_OFF)
         o->stats = STATS_TEXT;
-    const char *not = o->trace_file ? "--trace" : o->report ? "--report" : o->data_fd ? "the data" : o->console == CONSOLE_VIRTIO ? "--console virtio" : NULL;
+    const char *not = o->trace_file ? "--trace" : o->report ? "--report" : o->symbols ? "--symbols" : o->data_fd ? "the data" : o->console == CONSOLE_VIRTIO ? "--console virtio" : NULL;
     if (o->verify && (o->cpus != 1 || not)) {
         cli_error(not ? "--verify: not together with %s" : "--verify: needs one CPU", not);
         return -1;
     }
-    if (o->symbols && !o->report) {
-        cli_error("--symbols: names are for the page of --report");
+    if (o->symbols && !o->report && o->stats == STATS_OFF) {
+        cli_error("--symbols: names are for --stats and the page of --report");
         return -1;
     }
     return 0;

@@ -7,8 +7,7 @@
 #include <unistd.h>
 
 #include "cli/report.h"
-#include "cli/symbols.h"
-#include "x86/decode.h"
+#include "cli/sites.h"
 
 #define INTERVAL 50000000ull
 #define TOP_SITES 40u
@@ -17,7 +16,7 @@ struct report {
     struct vm *vm;
     const struct run_options *o;
     FILE *page;
-    struct symbols *sym;
+    const struct symbols *sym;
     struct host_thread *thread;
     struct host_event *stop;
     uint64_t interval;
@@ -133,24 +132,22 @@ static void sampler(void *arg)
     while (!host_event_wait(r->stop, host_now() + r->interval));
 }
 
-struct report *report_new(struct vm *vm, const struct run_options *o, char *err, size_t cap)
+struct report *report_new(struct vm *vm, const struct run_options *o, const struct symbols *sym, char *err, size_t cap)
 {
     struct report *r = calloc(1, sizeof(*r));
     if (!r) {
         snprintf(err, cap, "out of memory");
         return NULL;
     }
-    *r = (struct report){.vm = vm, .o = o, .interval = INTERVAL, .stop = host_event_new()};
+    *r = (struct report){.vm = vm, .o = o, .sym = sym, .interval = INTERVAL, .stop = host_event_new()};
     snprintf(err, cap, "out of memory");
     bool ok = r->stop;
-    if (ok && o->symbols)
-        ok = (r->sym = symbols_open(o->symbols, err, cap));
     if (ok && o->report && !(r->page = fopen(o->report, "we"))) {
         snprintf(err, cap, "--report: %s: %s", o->report, strerror(errno));
         ok = false;
     }
-    for (unsigned i = 0; ok && i < vm->ncpu; i++)
-        ok = (vm->cpu[i]->cpu.sites = calloc(1, sizeof(struct x86_sites)));
+    if (ok)
+        ok = sites_keep(vm, false) == 0;
     vm->timed = true;
     if (!ok) {
         report_free(r);
@@ -182,86 +179,6 @@ static void add_u64(struct json_object *o, const char *k, uint64_t v)
 static void add_text(struct json_object *o, const char *k, const char *v)
 {
     json_object_object_add(o, k, json_object_new_string(v));
-}
-
-static int hotter(const void *a, const void *b)
-{
-    const struct x86_site *x = a, *y = b;
-    return x->count != y->count ? (x->count < y->count ? 1 : -1) : x->rip < y->rip ? -1 : x->rip > y->rip;
-}
-
-static int by_place(const void *a, const void *b)
-{
-    const struct x86_site *x = a, *y = b;
-    return x->rip != y->rip ? (x->rip < y->rip ? -1 : 1) : (int)x->op - (int)y->op;
-}
-
-/* All vCPUs' tables as one list, hottest first; the caller frees it. */
-static struct x86_site *gather(const struct vm *vm, unsigned *n, uint64_t *dropped)
-{
-    struct x86_site *s = calloc((size_t)vm->ncpu * X86_SITES, sizeof(*s));
-    *n = 0;
-    *dropped = 0;
-    for (unsigned i = 0; s && i < vm->ncpu; i++) {
-        const struct x86_sites *t = vm->cpu[i]->cpu.sites;
-        *dropped += t->dropped;
-        for (unsigned k = 0; k < X86_SITES; k++)
-            if (t->e[k].count)
-                s[(*n)++] = t->e[k];
-    }
-    if (!s || !*n)
-        return s;
-    qsort(s, *n, sizeof(*s), by_place);
-    unsigned m = 0;
-    for (unsigned i = 1; i < *n; i++) {
-        if (by_place(&s[m], &s[i]) == 0)
-            s[m].count += s[i].count;
-        else
-            s[++m] = s[i];
-    }
-    *n = m + 1;
-    qsort(s, *n, sizeof(*s), hotter);
-    return s;
-}
-
-static struct json_object *sites(struct report *r, struct json_object *data)
-{
-    struct json_object *list = json_object_new_array();
-    uint64_t dropped, slide = 0, entry = r->sym ? symbols_address(r->sym, "entry_SYSCALL_64") : 0, lstar = r->vm->cpu[0]->cpu.lstar;
-    unsigned n;
-    struct x86_site *s = gather(r->vm, &n, &dropped);
-    /* Where Linux put itself: its system call entry is in a register. */
-    if (entry && lstar && ((lstar - entry) & 0xfffff) == 0)
-        slide = lstar - entry;
-    if (r->sym) {
-        add_u64(data, "symbols", symbols_count(r->sym));
-        add_u64(data, "kernel_slide", slide);
-    }
-    add_u64(data, "sites_seen", n);
-    add_u64(data, "sites_dropped", dropped);
-    for (unsigned i = 0; i < n && i < TOP_SITES; i++) {
-        struct json_object *e = json_object_new_object();
-        char text[240];
-        snprintf(text, sizeof(text), "0x%" PRIx64, s[i].rip);
-        add_text(e, "address", text);
-        if (r->sym) {
-            symbols_name(r->sym, s[i].rip - slide, text, sizeof(text));
-            if (*text)
-                add_text(e, "symbol", text);
-        }
-        snprintf(text, sizeof(text), "%s", x86_op_name(s[i].op));
-        for (char *p = text; *p; p++)
-            *p = *p == '_' ? ' ' : *p;
-        add_text(e, "instruction", text);
-        snprintf(text, sizeof(text), "%s%s%s", s[i].pg & X86_PG_PRIVILEGED ? "P" : "", s[i].pg & X86_PG_CONTROL ? "C" : "",
-                 s[i].pg & X86_PG_BEHAVIOUR ? "B" : "");
-        add_text(e, "class", text);
-        add_u64(e, "cpl", s[i].cpl);
-        add_u64(e, "count", s[i].count);
-        json_object_array_add(list, e);
-    }
-    free(s);
-    return list;
 }
 
 static struct json_object *machine(const struct report *r)
@@ -345,7 +262,7 @@ int report_finish(struct report *r, const char *end, int status)
     for (unsigned k = 0; k < r->ncause; k++)
         add_u64(x, r->cause[k], last->cause[k]);
     json_object_object_add(d, "exits", x);
-    json_object_object_add(d, "sites", sites(r, d));
+    json_object_object_add(d, "sites", sites_json(vm, r->sym, TOP_SITES, d));
     json_object_object_add(d, "samples", samples(r));
     if (r->page) {
         struct report_view v = {r->o, r->s, r->n, r->cause, r->ncause, vm->engine->caps & ENGINE_CAP_COUNT};
@@ -369,15 +286,8 @@ void report_free(struct report *r)
     if (!r)
         return;
     stop(r);
-    for (unsigned i = 0; i < r->vm->ncpu; i++) {
-        if (!r->vm->cpu[i])
-            continue;
-        free(r->vm->cpu[i]->cpu.sites);
-        r->vm->cpu[i]->cpu.sites = NULL;
-    }
     if (r->page)
         fclose(r->page);
-    symbols_free(r->sym);
     host_event_free(r->stop);
     free(r);
 }

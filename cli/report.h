@@ -9,8 +9,10 @@
 
 struct report;
 
-/* Of a complete machine, before vm_start. Opens o->report and o->symbols. NULL with one line in err. */
-struct report *report_new(struct vm *vm, const struct run_options *o, char *err, size_t cap);
+/* Of a complete machine, before vm_start. Opens o->report, keeps tables of sites (cli/sites.h); sym may be NULL and must live as long. NULL with
+ * one line in err. */
+struct symbols;
+struct report *report_new(struct vm *vm, const struct run_options *o, const struct symbols *sym, char *err, size_t cap);
 /* With the machine running: start sampling. 0 or -1. */
 int report_start(struct report *r);
 /* The machine has ended: stop sampling, write the page and o->data_fd. 0, or -1 after one line on stderr. */
@@ -45,6 +47,7 @@ struct report_view {
 void report_html(FILE *f, struct json_object *data, const struct report_view *v);
 
 struct json_object *stats_json(struct vm *vm); /* takes the device lock; the caller puts the object */
+const char *vector_name(unsigned vector); /* of an exception, "#PF" or the number */
 uint64_t json_u64(struct json_object *o, const char *key); /* 0 if it is not there */
 struct json_object *json_at(struct json_object *o, const char *key); /* or NULL */
 

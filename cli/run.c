@@ -11,6 +11,7 @@
 
 #include "board/pc.h"
 #include "cli/report.h"
+#include "cli/sites.h"
 #include "core/blockdev.h"
 #include "core/clock.h"
 
@@ -30,6 +31,7 @@ struct run {
     int sigfd, end_signal, stats_fd;
     struct file_out debugcon;
     struct report *report;
+    struct symbols *sym;
 };
 
 static void loop_main(void *loop)
@@ -47,7 +49,7 @@ static void defer_disk(void *ctx, void (*fn)(void *), void *arg)
 static void print_stats(void *ctx)
 {
     struct run *r = ctx;
-    stats_print(r->vm, r->o->stats == STATS_JSON ? STATS_JSON : STATS_TEXT, r->stats_fd, r->o->stats_file);
+    stats_print(r->vm, r->o->stats == STATS_JSON ? STATS_JSON : STATS_TEXT, r->sym, r->stats_fd, r->o->stats_file);
 }
 
 static void power_button(void *ctx)
@@ -193,6 +195,8 @@ static int load_files(struct run *r, struct pc_config *cfg, char *err, size_t ca
     }
     if (o->stats_file && (r->stats_fd = stats_open(o->stats_file, err, cap)) < 0)
         return -1;
+    if (o->symbols && !(r->sym = symbols_open(o->symbols, err, cap)))
+        return -1;
     /* Names of descriptors (/dev/fd/5) have served: what is open now is the machine's own. */
     for (int fd = 3; fd < MAX_INHERITED; fd++)
         if (o->inherited[fd / 64] >> (fd % 64) & 1)
@@ -249,6 +253,9 @@ static bool release(struct run *r)
         host_thread_join(r->disk_thread);
     }
     report_free(r->report);
+    if (r->vm)
+        sites_drop(r->vm);
+    symbols_free(r->sym);
     term_free(r->term);
     if (r->vm && r->vm->trace && trace_close(r->vm->trace) != 0)
         good = false;
@@ -353,9 +360,11 @@ int cli_run(const struct run_options *o)
     if (!r.pc)
         return fail(&r, usage ? STATUS_USAGE : STATUS_ERROR, err);
     if (o->report || o->data_fd) {
-        r.report = report_new(r.vm, o, err, sizeof(err));
+        r.report = report_new(r.vm, o, r.sym, err, sizeof(err));
         if (!r.report)
             return fail(&r, STATUS_USAGE, err);
+    } else if (o->stats != STATS_OFF && !(engine->caps & ENGINE_CAP_HARDWARE) && sites_keep(r.vm, true) != 0) {
+        return fail(&r, STATUS_ERROR, "out of memory");
     }
 
     if (o->console != CONSOLE_NONE) {
@@ -377,7 +386,7 @@ int cli_run(const struct run_options *o)
     int status = exit_status(&r, end);
     host_tty_restore();
     if (o->stats != STATS_OFF)
-        stats_print(r.vm, o->stats, r.stats_fd, o->stats_file);
+        stats_print(r.vm, o->stats, r.sym, r.stats_fd, o->stats_file);
     if (r.report && report_finish(r.report, end_name(end), status) != 0)
         status = STATUS_ERROR;
     return release(&r) || status != STATUS_OK ? status : STATUS_ERROR;

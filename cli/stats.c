@@ -9,11 +9,14 @@
 #include <string.h>
 
 #include "cli/report.h"
+#include "cli/sites.h"
 
 static const char *const vector_names[32] = {
     "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "9", "#TS", "#NP", "#SS", "#GP", "#PF", "15",
     "#MF", "#AC", "#MC", "#XM", "#VE", "#CP", "22", "23", "24", "25", "26", "27", "28", "29", "30", "31",
 };
+
+const char *vector_name(unsigned vector) { return vector < 32 ? vector_names[vector] : "?"; }
 
 struct totals {
     uint64_t insns, pg[8], exceptions[32], interrupts, halted_ns, parked_ns, walks, flushes;
@@ -108,6 +111,50 @@ static unsigned engine_rows(const struct vm *vm, struct engine_stat row[MAX_ROWS
     return n < MAX_ROWS ? n : MAX_ROWS;
 }
 
+#define TOP_TRAPS 20u
+
+/* Seconds by what the vCPUs were at. Running is what is neither halted nor held up; what of it was not measured is shared out by samples. */
+struct tiers {
+    double direct, part[ENGINE_TIERS];
+    uint64_t samples;
+};
+
+static bool tiers(const struct vm *vm, const struct totals *t, double wall, struct tiers *out)
+{
+    struct engine_times e;
+    if (!vm->engine->times)
+        return false;
+    vm->engine->times(vm, &e);
+    *out = (struct tiers){.direct = (double)e.direct_ns / 1e9};
+    for (unsigned i = 0; i < ENGINE_TIERS; i++)
+        out->samples += e.samples[i];
+    double rest = wall * vm->ncpu - (double)(t->halted_ns + t->parked_ns) / 1e9 - out->direct;
+    for (unsigned i = 0; i < ENGINE_TIERS && rest > 0; i++)
+        out->part[i] = out->samples ? rest * (double)e.samples[i] / (double)out->samples : i == ENGINE_MONITOR ? rest : 0;
+    return true;
+}
+
+static const struct {
+    const char *text, *json;
+} tier_names[ENGINE_TIERS] = {
+    [ENGINE_USER] = {"translated user code", "translated_user_seconds"},
+    [ENGINE_KERNEL] = {"translated kernel code", "translated_kernel_seconds"},
+    [ENGINE_INTERPRETED] = {"interpreted", "interpreted_seconds"},
+    [ENGINE_MONITOR] = {"in the monitor", "monitor_seconds"},
+};
+
+static void print_tiers(FILE *f, const struct tiers *w)
+{
+    double all = w->direct;
+    for (unsigned i = 0; i < ENGINE_TIERS; i++)
+        all += w->part[i];
+    const double percent = all > 0 ? 100 / all : 0;
+    fprintf(f, "guest time    %-22s %8.3f s  %5.1f %%\n", "direct", w->direct, w->direct * percent);
+    for (unsigned i = 0; i < ENGINE_TIERS; i++)
+        fprintf(f, "guest time    %-22s %8.3f s  %5.1f %%\n", tier_names[i].text, w->part[i], w->part[i] * percent);
+    fprintf(f, "guest time    (all but direct by %" PRIu64 " samples)\n", w->samples);
+}
+
 static void print_insns(FILE *f, const struct totals *t, double wall)
 {
     fprintf(f, "instructions  %" PRIu64 " (%.1f million/s)\n", t->insns, wall > 0 ? (double)t->insns / wall / 1e6 : 0.0);
@@ -124,8 +171,10 @@ static void print_insns(FILE *f, const struct totals *t, double wall)
     fprintf(f, "paging        %" PRIu64 " walks, %" PRIu64 " TLB flushes\n", t->walks, t->flushes);
 }
 
-static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wall, double cpu)
+static void print_text(struct vm *vm, FILE *f, const struct totals *t, const struct symbols *sym, double wall, double cpu)
 {
+    struct report_causes c;
+    struct tiers w;
     struct dev_count d[MAX_ROWS];
     fprintf(f, "--- ringer statistics, engine %s\n", vm->engine->name);
     fprintf(f, "time          %.3f s wall, %.3f s host CPU, %.3f s halted\n", wall, cpu, (double)t->halted_ns / 1e9);
@@ -134,6 +183,11 @@ static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wa
     /* The processor counts nothing for us. */
     if (!(vm->engine->caps & ENGINE_CAP_HARDWARE))
         print_insns(f, t, wall);
+    if (tiers(vm, t, wall, &w))
+        print_tiers(f, &w);
+    report_count(vm, &c);
+    for (unsigned i = 0; i < c.count; i++)
+        fprintf(f, "exit          %-20s %" PRIu64 "\n", c.name[i], c.n[i]);
     struct engine_stat row[MAX_ROWS];
     unsigned rows = engine_rows(vm, row);
     for (unsigned i = 0; i < rows; i++)
@@ -147,6 +201,8 @@ static void print_text(struct vm *vm, FILE *f, const struct totals *t, double wa
             fprintf(f, "%s  %-18s %" PRIu64 " reads, %" PRIu64 " writes\n", pass ? "mmio" : "port", "(unmapped)",
                     rd(&vm->unmapped[pass ? 0 : 2]), rd(&vm->unmapped[pass ? 1 : 3]));
     }
+    if (sites_kept(vm))
+        sites_print(vm, sym, TOP_TRAPS, f);
 }
 
 static void add_u64(struct json_object *o, const char *k, uint64_t v)
@@ -198,14 +254,31 @@ static struct json_object *make_json(struct vm *vm, const struct totals *t, doub
         add_u64(g, row[k].name, row[k].value);
     json_object_object_add(o, "engine_counters", g);
     add_u64(o, "tlb_flushes", t->flushes);
+    struct tiers tier;
+    if (tiers(vm, t, wall, &tier)) {
+        struct json_object *w = json_object_new_object();
+        json_object_object_add(w, "direct_seconds", json_object_new_double(tier.direct));
+        for (unsigned k = 0; k < ENGINE_TIERS; k++)
+            json_object_object_add(w, tier_names[k].json, json_object_new_double(tier.part[k]));
+        add_u64(w, "samples", tier.samples);
+        json_object_object_add(o, "guest_time", w);
+    }
+    struct report_causes c;
+    struct json_object *x = json_object_new_object();
+    report_count(vm, &c);
+    for (unsigned k = 0; k < c.count; k++)
+        add_u64(x, c.name[k], c.n[k]);
+    json_object_object_add(o, "exits", x);
     json_object_object_add(o, "ports", json_io(vm->pio, rd(&vm->unmapped[2]), rd(&vm->unmapped[3])));
     json_object_object_add(o, "mmio", json_io(vm->mem, rd(&vm->unmapped[0]), rd(&vm->unmapped[1])));
     return o;
 }
 
-static void print_json(struct vm *vm, FILE *f, const struct totals *t, double wall, double cpu)
+static void print_json(struct vm *vm, FILE *f, const struct totals *t, const struct symbols *sym, double wall, double cpu)
 {
     struct json_object *o = make_json(vm, t, wall, cpu);
+    if (sites_kept(vm))
+        json_object_object_add(o, vm->cpu[0]->cpu.sites->traps ? "trap_sites" : "sites", sites_json(vm, sym, TOP_TRAPS, o));
     fprintf(f, "%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY));
     json_object_put(o);
 }
@@ -229,7 +302,7 @@ int stats_open(const char *name, char *err, size_t cap)
     return fd;
 }
 
-void stats_print(struct vm *vm, enum stats_kind kind, int fd, const char *file)
+void stats_print(struct vm *vm, enum stats_kind kind, const struct symbols *sym, int fd, const char *file)
 {
     struct totals t;
     double wall = (double)(host_now() - vm->start_ns) / 1e9, cpu = (double)host_cpu_tree_ns() / 1e9;
@@ -245,7 +318,7 @@ void stats_print(struct vm *vm, enum stats_kind kind, int fd, const char *file)
     /* The maps may be replaced only under the device lock. */
     host_lock(vm->device_lock);
     sum(vm, &t);
-    (kind == STATS_JSON ? print_json : print_text)(vm, f, &t, wall, cpu);
+    (kind == STATS_JSON ? print_json : print_text)(vm, f, &t, sym, wall, cpu);
     host_unlock(vm->device_lock);
     bool bad = ferror(f) != 0;
     if (fd >= 0)

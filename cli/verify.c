@@ -404,7 +404,7 @@ int cli_verify(const struct run_options *o, const struct engine_ops *engine, con
         fprintf(stderr, "ringer: verify: %" PRIu64 " instructions in %" PRIu64 " slices, memory compared %" PRIu64 " times: no difference%s\n", lockstep_insns(&v.ls),
                 v.ls.slices, v.ls.compared, r == LS_IDLE ? "; the guest halted for ever" : "");
         if (o->stats != STATS_OFF)
-            stats_print(vm, o->stats, stats_fd, o->stats_file);
+            stats_print(vm, o->stats, NULL, stats_fd, o->stats_file);
     }
     unmake(&v);
     free(v.log);

@@ -97,8 +97,10 @@ static void env_event(void *env, const struct x86_exc *exc)
     v->events++;
     if (exc->kind == X86_EXC_EXTINT)
         v->interrupts[exc->vector]++;
-    else if (exc->vector < 32 && exc->kind != X86_EXC_SOFT)
+    else if (exc->vector < 32 && exc->kind != X86_EXC_SOFT) {
         v->exceptions[exc->vector]++;
+        x86_count_trap(&v->cpu, 0, v->cpu.rip, X86_SITE_EXC + exc->vector);
+    }
     struct vm_trace *t = v->vm->trace;
     if (t && t->event)
         t->event(t, v, exc);

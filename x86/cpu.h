@@ -293,12 +293,17 @@ struct x86_cpu {
     struct x86_sites *sites; /* where they are; NULL: not asked for */
 };
 
-/* Where instructions that are not innocuous were executed, and how often. One vCPU's; readers from other threads see a snapshot. */
+/* Where instructions that are not innocuous were executed, and how often. One vCPU's; readers from other threads see a snapshot.
+ * With traps set, where the engine had to step in instead: instructions, of any class, that it left to an executor, exceptions, and what
+ * else it says. Those it does in place are then neither slowed down nor seen. */
 #define X86_SITES 16384u
+#define X86_SITE_EXC 0x8000u  /* + vector: not an instruction but its exception */
+#define X86_SITE_FILL 0x8100u /* access to a page the host had not mapped yet */
 struct x86_sites {
+    bool traps;
     struct x86_site {
         uint64_t rip, count;
-        uint16_t op;     /* enum x86_op */
+        uint16_t op;     /* enum x86_op, or X86_SITE_* */
         uint8_t pg, cpl; /* as last seen */
     } e[X86_SITES];
     uint64_t dropped; /* executions whose site found no place */
@@ -312,6 +317,18 @@ static inline void x86_count_sensitive(struct x86_cpu *c, unsigned pg, uint64_t 
     if (__builtin_expect(c->sites != NULL, 0))
         x86_site_hit(c, pg, rip, op);
 }
+
+/* The engine stepped in at rip, for an instruction of class pg (0: innocuous) or for X86_SITE_*. */
+static inline void x86_count_trap(struct x86_cpu *c, unsigned pg, uint64_t rip, unsigned op)
+{
+    if (pg)
+        x86_count_sensitive(c, pg, rip, op);
+    else if (__builtin_expect(c->sites != NULL, 0) && c->sites->traps)
+        x86_site_hit(c, 0, rip, op);
+}
+
+/* Is every instruction that is not innocuous to be seen? */
+static inline bool x86_watches_sensitive(const struct x86_cpu *c) { return c->sites && !c->sites->traps; }
 
 /* How many instructions of any class but innocuous were executed. */
 static inline uint64_t x86_sensitive_count(const struct x86_cpu *c)

@@ -139,7 +139,7 @@ static void page_fault(struct direct *d, struct dspace *s, uint64_t lin, uint32_
 
     d->st.page_faults++;
     switch (space_fill(d, s, lin, access)) {
-    case FILL_DONE: break;
+    case FILL_DONE: x86_count_trap(&d->v->cpu, 0, d->v->cpu.rip, X86_SITE_FILL); break;
     case FILL_FAULT:
         s->fault = lin;
         s->fault_access = (uint8_t)access;
@@ -287,10 +287,24 @@ void direct_kick(struct direct *d)
 
 /* --- set-up ---------------------------------------------------------------------------------------- */
 
-static void tick(void *ctx)
+/* What the vCPU is at, in a signal handler on its thread. */
+static void sample(struct direct *d, uintptr_t at)
+{
+    const struct vcpu *v = d->v;
+
+    if (atomic_load_explicit(&d->running, memory_order_relaxed) || atomic_load_explicit(&v->sleeping, memory_order_relaxed))
+        return; /* measured exactly */
+    if (at - d->code_at < d->code_size)
+        d->samples.n[v->cpu.cpl == 3 ? ENGINE_USER : ENGINE_KERNEL]++;
+    else
+        d->samples.n[d->interprets && atomic_load_explicit(&v->in_guest, memory_order_relaxed) ? ENGINE_INTERPRETED : ENGINE_MONITOR]++;
+}
+
+static void tick(void *ctx, uintptr_t at)
 {
     struct direct *d = ctx;
 
+    sample(d, at);
     atomic_store(&d->ticked, true);
     atomic_fetch_or(&d->v->requests, VREQ_ENGINE);
 }
@@ -330,7 +344,7 @@ struct direct *direct_new(struct interp *it)
     d->off = vm->ram_fd < 0 || vm->engine_cfg.user_code == USER_CODE_TRANSLATED || it->v->paced;
     d->always = !d->off && vm->engine_cfg.user_code == USER_CODE_DIRECT;
     d->promoted = d->always;
-    if (!d->off && !(d->alarm = host_alarm_new(tick, d)))
+    if (!it->v->paced && !(d->alarm = host_alarm_new(tick, d)))
         d->off = true;
     return d;
 }

@@ -70,6 +70,9 @@ struct direct_stats {
     uint64_t cycles, entries, kicks, syscalls, page_faults, fills, prefills, mapped, unmapped, flushed, checks, emulated, code_writes, scans,
         sensitive, sensitive_runs, promoted, demoted, worlds, crashed;
 };
+struct direct_samples {
+    uint64_t n[ENGINE_TIERS];
+};
 
 struct direct {
     struct vcpu *v;
@@ -90,6 +93,9 @@ struct direct {
     uint64_t ticks;
     _Atomic(struct user64 *) running;
     _Atomic bool ticked;
+    /* For samples of what runs: translated code, and does the interpreter have its turn? */
+    uintptr_t code_at, code_size;
+    volatile bool interprets;
     struct host_alarm *alarm;
     bool armed;
     uint8_t *code;         /* per RAM page: DCODE_* */
@@ -101,8 +107,11 @@ struct direct {
     uint64_t *mapped;      /* per RAM page, a bit: some world of this vCPU may have it */
     struct dspace space[DIRECT_SPACES];
     struct direct_stats st;
+    struct direct_samples samples;
 };
 
+/* Pages that worlds have now. */
+uint64_t direct_mapped(const struct direct *d);
 /* Add up counters; name them (at most cap), with cycles turned into microseconds. Returns how many there are. */
 void direct_stats_add(struct direct_stats *to, const struct direct_stats *s);
 unsigned direct_stats_list(const struct direct_stats *s, uint64_t tsc_khz, struct engine_stat *out, unsigned cap);

@@ -15,6 +15,15 @@ void direct_stats_add(struct direct_stats *to, const struct direct_stats *s)
         ((uint64_t *)to)[i] += ((const uint64_t *)s)[i];
 }
 
+uint64_t direct_mapped(const struct direct *d)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < DIRECT_SPACES; i++)
+        n += d->space[i].map.n;
+    return n;
+}
+
 unsigned direct_stats_list(const struct direct_stats *s, uint64_t tsc_khz, struct engine_stat *out, unsigned cap)
 {
     for (unsigned i = 0; i < N && i < cap; i++)

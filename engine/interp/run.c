@@ -127,8 +127,7 @@ void interp_step_one(struct interp *it)
         goto fault;
     if (interp_fetch(c, &in))
         goto fault;
-    if (x86_isa[in.row].pg)
-        x86_count_sensitive(c, x86_isa[in.row].pg, c->rip, in.op);
+    x86_count_trap(c, x86_isa[in.row].pg, c->rip, in.op);
 
     const x86_exec_fn fn = ((struct interp_vm *)v->vm->interp_priv)->exec[in.op];
     const uint8_t shadow = c->inhibit_irq;

@@ -61,8 +61,7 @@ uintptr_t xl_exec(struct vcpu *v, struct tr_site *s)
 
     translate_of(v)->st.calls++;
     translate_of(v)->st.by_op[s->in->op]++;
-    if (s->pg)
-        x86_count_sensitive(c, s->pg, c->rip + s->off, s->in->op);
+    x86_count_trap(c, s->pg, c->rip + s->off, s->in->op);
     c->rip += s->off;
     const int r = s->exec(c, s->in);
 
@@ -77,8 +76,7 @@ uintptr_t xl_exec_end(struct vcpu *v, struct tr_site *s)
 
     translate_of(v)->st.calls++;
     translate_of(v)->st.by_op[s->in->op]++;
-    if (s->pg)
-        x86_count_sensitive(c, s->pg, c->rip + s->off, s->in->op);
+    x86_count_trap(c, s->pg, c->rip + s->off, s->in->op);
     c->rip += s->off;
     return leave(v, s, s->exec(c, s->in), s->len);
 }
@@ -101,8 +99,7 @@ static uintptr_t redo(struct vcpu *v, struct tr_site *s)
     if (!r) {
         const x86_exec_fn fn = interp_vm_of(c)->exec[in.op];
 
-        if (x86_isa[in.row].pg)
-            x86_count_sensitive(c, x86_isa[in.row].pg, c->rip, in.op);
+        x86_count_trap(c, x86_isa[in.row].pg, c->rip, in.op);
         r = fn ? fn(c, &in) : X86_UNDEF;
     }
     /* POPF comes here when an interrupt waits for IF, or for TF and AC. */

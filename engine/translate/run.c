@@ -1,5 +1,6 @@
 /* The engine's entry points: the dispatcher and set-up. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/translate/translate.h"
 
@@ -111,6 +112,7 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
         } else if (!tr_can_run(v)) {
             const uint64_t before = v->insns;
 
+            x->direct->interprets = true;
             if (interp_needs_steps(&v->cpu)) {
                 interp_step_one(x->it);
             } else {
@@ -119,25 +121,50 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
                 interp_blocks(x->it);
             }
             x->st.interp_blocks++;
+            x->direct->interprets = false;
             x->st.interp_insns += v->insns - before;
         } else if (x->room->direct && direct_ready(x->direct)) {
             if (!direct_run(x->direct, exit))
                 return;
             x->room->direct = x->direct->promoted;
         } else if (!blocks(x)) {
+            x->direct->interprets = true;
             interp_step_one(x->it);
+            x->direct->interprets = false;
             x->st.steps++;
         }
     }
 }
 
-static void add(struct tr_stats *to, const struct tr_stats *s)
+static void add(uint64_t *to, const uint64_t *from, size_t size)
 {
-    uint64_t *a = (uint64_t *)to;
-    const uint64_t *b = (const uint64_t *)s;
+    for (unsigned i = 0; i < size / sizeof(*to); i++)
+        to[i] += from[i];
+}
 
-    for (unsigned i = 0; i < sizeof(*to) / sizeof(*a); i++)
-        a[i] += b[i];
+static void add_counts(struct translate_counts *to, const struct translate *x)
+{
+    add((uint64_t *)&to->st, (const uint64_t *)&x->st, sizeof(to->st));
+    to->st.cache_bytes += x->used;
+    if (x->direct) {
+        direct_stats_add(&to->direct, &x->direct->st);
+        add(to->samples.n, x->direct->samples.n, sizeof(to->samples));
+        to->mapped += direct_mapped(x->direct);
+    }
+}
+
+/* Of vCPUs that are and that were. */
+static bool sum(const struct vm *vm, struct translate_counts *t)
+{
+    const struct translate_vm *tv = vm->engine_priv;
+
+    if (!tv)
+        return false;
+    *t = tv->gone;
+    for (unsigned i = 0; i < vm->ncpu; i++)
+        if (vm->cpu[i] && vm->cpu[i]->engine_priv)
+            add_counts(t, translate_of(vm->cpu[i]));
+    return true;
 }
 
 static void tr_vcpu_fini(struct vcpu *v)
@@ -147,11 +174,8 @@ static void tr_vcpu_fini(struct vcpu *v)
     if (x) {
         if (x->it)
             x->it->also = (struct code_user){0};
-        if (v->vm->engine_priv) {
-            add(&((struct translate_vm *)v->vm->engine_priv)->st, &x->st);
-            if (x->direct)
-                direct_stats_add(&((struct translate_vm *)v->vm->engine_priv)->direct, &x->direct->st);
-        }
+        if (v->vm->engine_priv)
+            add_counts(&((struct translate_vm *)v->vm->engine_priv)->gone, x);
         v->engine_priv = NULL;
         tr_cache_fini(x);
         direct_free(x->direct);
@@ -184,6 +208,8 @@ static int tr_vcpu_init(struct vcpu *v)
         tr_vcpu_fini(v);
         return -1;
     }
+    x->direct->code_at = (uintptr_t)x->rx + x->base; /* behind the stubs */
+    x->direct->code_size = TR_CODE_SIZE - x->base;
     x->it->also = (struct code_user){.inval = tr_inval, .flush = tr_flush, .ctx = x};
     return 0;
 }
@@ -219,30 +245,26 @@ static int tr_map_commit(struct vm *vm) { return engine_interp.map_commit(vm); }
 
 static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsigned cap)
 {
-    static const char *const names[] = {"blocks_translated", "blocks_killed", "cache_flushes", "entries", "jump_misses", "links", "executor_calls", "lookup_misses",
+    static const char *const names[] = {"blocks_translated", "blocks_killed", "cache_flushes", "cache_bytes", "entries", "jump_misses", "links", "executor_calls", "lookup_misses",
                                         "done_exactly", "tlb_syncs", "tlb_clears", "interpreter_turns", "interpreter_insns", "single_steps"};
-    const struct translate_vm *tv = vm->engine_priv;
-    struct tr_stats sum = {0};
+    struct translate_counts t;
     unsigned n = 0;
 
-    if (!tv)
+    if (!sum(vm, &t))
         return 0;
-    struct direct_stats ds = tv->direct;
-
-    sum = tv->st;
-    for (unsigned i = 0; i < vm->ncpu; i++)
-        if (vm->cpu[i] && vm->cpu[i]->engine_priv) {
-            add(&sum, &translate_of(vm->cpu[i])->st);
-            direct_stats_add(&ds, &translate_of(vm->cpu[i])->direct->st);
-        }
-    const uint64_t val[] = {sum.built, sum.killed, sum.flushed, sum.entered, sum.jumps, sum.links, sum.calls, sum.misses, sum.redone, sum.syncs, sum.cleared, sum.interp_blocks, sum.interp_insns,
-                            sum.steps};
-    uint64_t *calls = sum.by_op;
+    const struct tr_stats *st = &t.st;
+    const uint64_t val[] = {st->built, st->killed, st->flushed, st->cache_bytes, st->entered, st->jumps, st->links, st->calls, st->misses, st->redone, st->syncs, st->cleared, st->interp_blocks, st->interp_insns,
+                            st->steps};
+    _Static_assert(sizeof(val) / sizeof(val[0]) == sizeof(names) / sizeof(names[0]), "a name each");
+    uint64_t *calls = t.st.by_op;
 
     for (; n < sizeof(names) / sizeof(names[0]); n++)
         if (n < cap)
             out[n] = (struct engine_stat){names[n], val[n]};
-    n += direct_stats_list(&ds, vm->tsc_khz, out + n, n < cap ? cap - n : 0);
+    n += direct_stats_list(&t.direct, vm->tsc_khz, out + n, n < cap ? cap - n : 0);
+    if (n < cap)
+        out[n] = (struct engine_stat){"direct_pages_now", t.mapped};
+    n++;
     /* The instructions most often left to their executors. */
     for (unsigned k = 0; k < 12; k++) {
         unsigned best = 0;
@@ -258,6 +280,18 @@ static unsigned tr_counters(const struct vm *vm, struct engine_stat *out, unsign
         calls[best] = 0;
     }
     return n;
+}
+
+static void tr_times(const struct vm *vm, struct engine_times *out)
+{
+    struct translate_counts t;
+
+    *out = (struct engine_times){0};
+    if (!sum(vm, &t))
+        return;
+    memcpy(out->samples, t.samples.n, sizeof(out->samples));
+    if (vm->tsc_khz)
+        out->direct_ns = (uint64_t)((double)t.direct.cycles * 1e6 / (double)vm->tsc_khz);
 }
 
 const struct engine_ops engine_translate = {
@@ -277,4 +311,5 @@ const struct engine_ops engine_translate = {
     .map_commit = tr_map_commit,
     .code_inval = interp_code_inval,
     .stats = tr_counters,
+    .times = tr_times,
 };

@@ -876,7 +876,7 @@ static bool cuts(const struct tr *t, const struct x86_insn *in)
     case X86_OP_CLAC: case X86_OP_STAC: return true;
     case X86_OP_LFENCE: case X86_OP_SFENCE: case X86_OP_MFENCE: case X86_OP_PAUSE: return false;
     case X86_OP_MOV_CR:
-        return in->opnd[0].kind != X86_OPND_GPR || in->opnd[1].reg == 8 || (t->b->key & TR_CTX) == X86_TLB_USER || t->x->v->cpu.sites;
+        return in->opnd[0].kind != X86_OPND_GPR || in->opnd[1].reg == 8 || (t->b->key & TR_CTX) == X86_TLB_USER || x86_watches_sensitive(&t->x->v->cpu);
     case X86_OP_LDMXCSR: case X86_OP_VLDMXCSR: case X86_OP_FXRSTOR: case X86_OP_FXRSTOR64: case X86_OP_XRSTOR:
     case X86_OP_XRSTOR64: case X86_OP_XRSTORS: case X86_OP_XRSTORS64: return true;
     default: return interp_generic_ends(in, X86_MODE_64, NULL);

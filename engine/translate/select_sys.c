@@ -230,7 +230,7 @@ enum sel_result sel_system(struct tr *t)
 {
     bool ok = false, ends = false;
 
-    if (t->x->v->cpu.sites && x86_isa[t->in->row].pg) /* somebody counts by address */
+    if (x86_watches_sensitive(&t->x->v->cpu) && x86_isa[t->in->row].pg) /* somebody counts by address */
         return NONE;
     switch (t->in->op) {
     case X86_OP_CLI: ok = cli(t); break;

@@ -153,13 +153,19 @@ struct tr_page {
 struct tr_stats {
     uint64_t built, flushed, killed, misses, redone, calls, interp_blocks, interp_insns, steps, syncs, cleared;
     uint64_t entered, jumps, links; /* by the dispatcher; jump table misses; first uses of links */
+    uint64_t cache_bytes;            /* of code, when last looked at */
     uint64_t by_op[X86_NOP_COUNT]; /* executor calls */
+};
+struct translate_counts {
+    struct tr_stats st;
+    struct direct_stats direct;
+    struct direct_samples samples;
+    uint64_t mapped; /* pages in worlds */
 };
 
 /* Per VM: counters of vCPUs that are gone. */
 struct translate_vm {
-    struct tr_stats st;
-    struct direct_stats direct;
+    struct translate_counts gone;
 };
 
 struct translate {

@@ -14,22 +14,21 @@
 
 struct host_alarm {
     timer_t timer;
-    void (*fn)(void *);
+    void (*fn)(void *, uintptr_t);
     void *arg;
 };
 
 static void on_alarm(int sig, siginfo_t *si, void *uc)
 {
     (void)sig;
-    (void)uc;
     if (si->si_code == SI_TIMER) {
         const struct host_alarm *t = si->si_value.sival_ptr;
 
-        t->fn(t->arg);
+        t->fn(t->arg, (uintptr_t)((const ucontext_t *)uc)->uc_mcontext.gregs[REG_RIP]);
     }
 }
 
-struct host_alarm *host_alarm_new(void (*fn)(void *), void *arg)
+struct host_alarm *host_alarm_new(void (*fn)(void *, uintptr_t), void *arg)
 {
     struct host_alarm *t = calloc(1, sizeof(*t));
     struct sigaction sa = {.sa_sigaction = on_alarm, .sa_flags = SA_SIGINFO | SA_RESTART};

@@ -72,6 +72,14 @@ struct engine_stat {
     uint64_t value;
 };
 
+/* Where a machine's running time went, for engines with several ways to run a guest. Direct execution is measured, with entering and
+ * leaving; of the rest the engine looks every millisecond or so what it is at. */
+enum { ENGINE_USER, ENGINE_KERNEL, ENGINE_INTERPRETED, ENGINE_MONITOR, ENGINE_TIERS };
+struct engine_times {
+    uint64_t direct_ns;
+    uint64_t samples[ENGINE_TIERS]; /* translated user code, translated kernel code, interpreter, all else */
+};
+
 struct engine_ops {
     const char *name;    /* as in --engine */
     const char *summary; /* one line for `ringer engines` */
@@ -140,6 +148,8 @@ struct engine_ops {
 
     /* The engine's own counters; returns how many there are, fills at most cap. May be NULL. */
     unsigned (*stats)(const struct vm *vm, struct engine_stat *out, unsigned cap);
+    /* All vCPUs together. May be NULL. */
+    void (*times)(const struct vm *vm, struct engine_times *out);
 };
 
 /* All engines built in, highest rank first, NULL-terminated (core/engines.c). */

@@ -45,10 +45,10 @@ void host_event_set(struct host_event *e); /* async-signal-safe */
 /* Wait until set or until host_now() >= deadline_ns (UINT64_MAX: for ever). True if it was set. */
 bool host_event_wait(struct host_event *e, uint64_t deadline_ns);
 
-/* An alarm of the calling thread's: some time after host_alarm_set, once, fn(arg) is called on it in a signal handler; it may only do what is
- * async-signal-safe. Set and freed on the same thread; NULL: the host has none to give. */
+/* An alarm of the calling thread's: some time after host_alarm_set, once, fn(arg, at) is called on it in a signal handler; it may only do what
+ * is async-signal-safe. at: the address of the instruction the thread had come to. Set and freed on the same thread; NULL: the host has none to give. */
 struct host_alarm;
-struct host_alarm *host_alarm_new(void (*fn)(void *), void *arg);
+struct host_alarm *host_alarm_new(void (*fn)(void *arg, uintptr_t at), void *arg);
 void host_alarm_set(struct host_alarm *t, uint64_t ns);
 void host_alarm_free(struct host_alarm *t);
 

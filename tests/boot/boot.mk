@@ -1,7 +1,7 @@
 # Boot tests on Debian's cloud kernel, and the command line's own behaviour.
 BOOT_CASES := cpu1 cpu4 disk virtio-console reset reboot panic stats idle
 CHECKS += $(foreach c,$(BOOT_CASES),boot/interp/$(c):sh@tests/boot/boot.sh@$(O)/ringer@interp@$(c))
-TRANSLATE_CASES := cpu1 cpu4 disk reboot work idle verify
+TRANSLATE_CASES := cpu1 cpu4 disk reboot work idle verify sites
 CHECKS += $(foreach c,$(TRANSLATE_CASES),boot/translate/$(c):sh@tests/boot/boot.sh@$(O)/ringer@translate@$(c))
 # All user code directly on the processor, from the first instruction of init on
 DIRECT_CASES := cpu1 work compute world-killed

@@ -144,6 +144,43 @@ i = s["instructions"]
 assert i["total"] > 100000000 and i["privileged"] > 1000 and i["behaviour_sensitive"] > 1000, i
 assert i["innocuous"] < i["total"] and s["exceptions"]["#PF"] > 100 and s["interrupts"] > 50, s
 assert s["ports"]["serial"]["writes"] > 10' "$tmp/stats" || die "the statistics are not what a boot makes" ;;
+sites)
+    # Where time goes adds up, and trap sites bear the names the guest itself has for their addresses, wherever KASLR put it: symbols
+    # are one boot's, addresses another's.
+    for k in 1 2; do
+        guest 'grep " [tTwW] " /proc/kallsyms; i=0; while [ $i -lt 400000 ]; do i=$((i + 1)); done; dd if=/dev/zero of=/dev/null bs=1 count=2000 2>/dev/null; echo done' \
+            $([ $k = 1 ] || echo --symbols "$tmp/map1" --stats=json --stats-file "$tmp/stats")
+        status 0; want '^done$'
+        grep -E '^[0-9a-f]{16} [tTwW] ' "$tmp/clean" >"$tmp/map$k"
+    done
+    python3 - "$tmp/stats" "$tmp/map1" "$tmp/map2" <<'P' || die "the statistics tell something else"
+import bisect, json, sys
+s = json.load(open(sys.argv[1]))
+w = s["guest_time"]
+parts = [w[k] for k in ("direct_seconds", "translated_user_seconds", "translated_kernel_seconds", "interpreted_seconds", "monitor_seconds")]
+assert min(parts) >= 0 and parts[0] > 0 and parts[2] > 0 and w["samples"] > 20, w
+assert abs(sum(parts) - (s["wall_seconds"] - s["halted_seconds"])) < 1e-3, (w, s["wall_seconds"], s["halted_seconds"])
+assert s["exits"]["page fault"] == s["exceptions"]["#PF"] and s["engine_counters"]["cache_bytes"] > 100000
+linked, now = ({l[2]: int(l[0], 16) for l in map(str.split, open(f))} for f in sys.argv[2:])
+assert s["symbols_match"] == "yes" and linked["_text"] + s["kernel_slide"] & (1 << 64) - 1 == now["_text"], hex(s["kernel_slide"])
+names = {}
+for n, a in ((l[2], int(l[0], 16)) for l in map(str.split, open(sys.argv[3])) if len(l) == 3): # without modules
+    names.setdefault(a, set()).add(n)
+at, kernel = sorted(names), 0
+for x in s["trap_sites"]:
+    a = int(x["address"], 16)
+    if now["_text"] <= a < now["_etext"]:
+        p = at[bisect.bisect_right(at, a) - 1]
+        assert x["symbol"] in {f"{n}+0x{a - p:x}" for n in names[p]}, (x, names[p])
+        kernel += 1
+counts = [x["count"] for x in s["trap_sites"]]
+assert kernel > 5 and counts == sorted(counts, reverse=True), s["trap_sites"]
+P
+    sed 's/^\(.*\)0 T entry_SYSCALL_64$/\18 T entry_SYSCALL_64/' "$tmp/map1" >"$tmp/other"
+    ! cmp -s "$tmp/map1" "$tmp/other" || die "no system call entry among the symbols"
+    guest true --symbols "$tmp/other" --stats
+    status 0
+    grep -q '^symbols  *of another kernel' "$tmp/err" && ! grep -q '^trap site.*+0x' "$tmp/err" || die "another kernel's symbols are used" ;;
 kill)
     # Killed in the middle of writing: the image keeps its size and what was flushed before.
     truncate -s 4M "$tmp/disk"

@@ -109,7 +109,7 @@ head -c 3000 "$g/exc.elf" >"$tmp/short.elf"
 run="run --kernel $g/exc.elf $machine --report $tmp/x.html"
 status 1 "$ringer" $run --symbols "$tmp/good.map"
 refused 'no/such' run --kernel "$g/exc.elf" $machine --report "$tmp/no/such/page"
-refused 'page of --report' run --kernel "$g/exc.elf" --symbols "$tmp/good.map"
+refused 'for --stats and' run --kernel "$g/exc.elf" --symbols "$tmp/good.map"
 refused nonesuch $run --symbols nonesuch
 refused 'line 1' $run --symbols "$tmp/bad.map"
 refused 'line 2' $run --symbols "$tmp/bad2.map"

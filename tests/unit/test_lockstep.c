@@ -15,7 +15,7 @@
 /* What verify.c needs of the rest of cli/. */
 int cli_error(const char *fmt, ...) { return (void)fmt, STATUS_USAGE; }
 int cli_end_status(int end, int code) { return end == VM_END_DEBUG_EXIT ? code & 0xff : end == VM_END_POWEROFF ? STATUS_OK : STATUS_ERROR; }
-void stats_print(struct vm *vm, enum stats_kind kind, int fd, const char *name) { (void)vm, (void)kind, (void)fd, (void)name; }
+void stats_print(struct vm *vm, enum stats_kind kind, const struct symbols *sym, int fd, const char *name) { (void)vm, (void)kind, (void)sym, (void)fd, (void)name; }
 
 PROGRAM(sums, "mov $0x200000, %edi\nmov $20000, %ecx\n"
               "1: add $0x11223344, %rax\nmovl $0x55667788, 8(%rdi)\nmov %rax, (%rdi)\nimul $3, %rax, %rbx\npush %rbx\npop %rdx\ndec %ecx\njnz 1b\nhlt\n");
