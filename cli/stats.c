@@ -66,6 +66,13 @@ static uint64_t sensitive_total(const struct totals *t)
     return n;
 }
 
+/* Instructions that faulted are in their class, but were not executed. */
+static uint64_t innocuous(const struct totals *t)
+{
+    const uint64_t n = sensitive_total(t);
+    return t->insns > n ? t->insns - n : 0;
+}
+
 /* S without P: what trap-and-emulate cannot see. */
 static uint64_t unprivileged_sensitive(const struct totals *t)
 {
@@ -158,7 +165,7 @@ static void print_tiers(FILE *f, const struct tiers *w)
 static void print_insns(FILE *f, const struct totals *t, double wall)
 {
     fprintf(f, "instructions  %" PRIu64 " (%.1f million/s)\n", t->insns, wall > 0 ? (double)t->insns / wall / 1e6 : 0.0);
-    fprintf(f, "  innocuous            %" PRIu64 "\n", t->insns - sensitive_total(t));
+    fprintf(f, "  innocuous            %" PRIu64 "\n", innocuous(t));
     fprintf(f, "  privileged           %" PRIu64 "\n", class_count(t, X86_PG_PRIVILEGED));
     fprintf(f, "  control-sensitive    %" PRIu64 "\n", class_count(t, X86_PG_CONTROL));
     fprintf(f, "  behaviour-sensitive  %" PRIu64 "\n", class_count(t, X86_PG_BEHAVIOUR));
@@ -235,7 +242,7 @@ static struct json_object *make_json(struct vm *vm, const struct totals *t, doub
     json_object_object_add(o, "halted_seconds", json_object_new_double((double)t->halted_ns / 1e9));
     json_object_object_add(o, "parked_seconds", json_object_new_double((double)t->parked_ns / 1e9));
     add_u64(i, "total", t->insns);
-    add_u64(i, "innocuous", t->insns - sensitive_total(t));
+    add_u64(i, "innocuous", innocuous(t));
     add_u64(i, "privileged", class_count(t, X86_PG_PRIVILEGED));
     add_u64(i, "control_sensitive", class_count(t, X86_PG_CONTROL));
     add_u64(i, "behaviour_sensitive", class_count(t, X86_PG_BEHAVIOUR));

@@ -18,13 +18,6 @@ enum { PF_WRITE = 2, PF_FETCH = 16 };
 #define TICK_NS 1000000u
 #define REFUSED_MAX 16u /* times that execution came to a page that must not run directly, before the address space is translated again */
 
-/* The selectors hosts give to 64-bit programs; programs see them. */
-#define HOST_CS 0x33
-#define HOST_SS 0x2b
-
-/* Flags that code at CPL 3 changes; what is loaded besides is the host's. */
-#define USER_FLAGS (X86_FL_ARITH | X86_FL_DF | X86_FL_NT | X86_FL_ID)
-
 /* The one rule which states run directly. What guest code could see of the host must be what it would see of its own processor. */
 static bool can_run(const struct x86_cpu *c)
 {
@@ -42,7 +35,7 @@ bool direct_ready(struct direct *d)
 
     if (!d->promoted || !can_run(c) || d->hold > d->ticks)
         return false;
-    struct dspace *s = space_of(d, c->cr3);
+    struct dspace *s = space_of(d);
 
     if (UNLIKELY(d->always) && !s->promoted && !s->banned && s->score >= 0)
         policy_promote(d, s);
@@ -51,11 +44,11 @@ bool direct_ready(struct direct *d)
 
 /* --- registers ------------------------------------------------------------------------------ */
 
-static void load(const struct x86_cpu *c, struct user64_regs *r)
+void direct_load(const struct x86_cpu *c, struct user64_regs *r)
 {
     memcpy(r->gpr, c->gpr, sizeof(r->gpr));
     r->rip = c->rip;
-    r->rflags = (x86_get_rflags(c) & USER_FLAGS) | X86_FL_1 | X86_FL_IF;
+    r->rflags = (x86_get_rflags(c) & DIRECT_FLAGS) | X86_FL_1 | X86_FL_IF;
     r->fs_base = c->seg[X86_FS].base;
     r->gs_base = c->seg[X86_GS].base;
     memcpy(r->fp, c->fpu.raw, USER64_FP_SIZE);
@@ -90,11 +83,11 @@ static bool reload(struct x86_cpu *c, const struct user64_regs *r)
     return r->ss == HOST_SS || x86_load_seg(c, X86_SS, r->ss) == X86_OK;
 }
 
-static bool store(struct x86_cpu *c, const struct user64_regs *r)
+void direct_store(struct x86_cpu *c, const struct user64_regs *r)
 {
     memcpy(c->gpr, r->gpr, sizeof(c->gpr));
     c->rip = r->rip;
-    x86_set_rflags(c, (x86_get_rflags(c) & ~(uint64_t)(USER_FLAGS | X86_FL_TF | X86_FL_AC)) | (r->rflags & (USER_FLAGS | X86_FL_TF | X86_FL_AC)));
+    x86_set_rflags(c, (x86_get_rflags(c) & ~(uint64_t)DIRECT_FLAGS) | (r->rflags & DIRECT_FLAGS));
     if (x86_canonical(r->fs_base)) /* it is a claim */
         c->seg[X86_FS].base = r->fs_base;
     if (x86_canonical(r->gs_base))
@@ -102,6 +95,12 @@ static bool store(struct x86_cpu *c, const struct user64_regs *r)
     memcpy(c->fpu.raw, r->fp, 464);
     memcpy(c->fpu.raw + 576, r->fp + 576, USER64_FP_SIZE - 576);
     c->fpu.mxcsr &= 0xffff;
+}
+
+static bool store(struct x86_cpu *c, const struct user64_regs *r)
+{
+    direct_store(c, r);
+    x86_set_rflags(c, (x86_get_rflags(c) & ~(uint64_t)(X86_FL_TF | X86_FL_AC)) | (r->rflags & (X86_FL_TF | X86_FL_AC)));
     if ((r->ds | r->es | r->fs | r->gs) || r->cs != HOST_CS || r->ss != HOST_SS)
         return reload(c, r);
     return true;
@@ -119,7 +118,7 @@ static void emulate(struct direct *d)
 static int peek(const struct x86_cpu *c, uint64_t lin)
 {
     struct x86_look l;
-    const uint8_t *h = x86_walk_look(c, lin, &l) && l.user ? gpa_host(c->mmu.map, l.gpa, 1, false) : NULL;
+    const uint8_t *h = x86_walk_look(c, lin, &l) && (l.user || c->cpl != 3) ? gpa_host(c->mmu.map, l.gpa, 1, false) : NULL;
 
     return h ? *h : -1;
 }
@@ -150,17 +149,12 @@ static void page_fault(struct direct *d, struct dspace *s, uint64_t lin, uint32_
     }
 }
 
-static void handle(struct direct *d, struct dspace *s, const struct user64_exit *e)
+enum direct_event direct_event(struct direct *d, const struct user64_exit *e, uint64_t *lin, uint32_t *err)
 {
     struct x86_cpu *c = &d->v->cpu;
 
-    if (e->foul) { /* whatever is there for the guest, translated code will find */
-        s->banned = true;
-        policy_withdraw(d, s);
-        return;
-    }
     switch (e->sig) {
-    case SIG_KICK: d->st.kicks++; return;
+    case SIG_KICK: d->st.kicks++; return DIRECT_KICKED;
     case SIG_SYS:
         d->st.syscalls++;
         if (e->call_addr - VSYSCALL < 4096 && e->arch == ARCH_X86_64) { /* the host has emulated the return of its own page */
@@ -168,48 +162,71 @@ static void handle(struct direct *d, struct dspace *s, const struct user64_exit 
             c->gpr[X86_RSP] -= 8;
         } else {
             c->rip -= 2; /* SYSCALL, or INT 80: behind the instruction */
+            if (d->bare && (e->arch == ARCH_X86_64 ? peek(c, c->rip) != 0x0f || peek(c, c->rip + 1) != 0x05 : peek(c, c->rip) != 0xcd || peek(c, c->rip + 1) != 0x80))
+                return DIRECT_LOST;
         }
-        emulate(d);
-        return;
+        return DIRECT_INSN;
     case SIG_TRAP:
         if (e->trapno == 3) {
             c->rip -= peek(c, c->rip - 1) == 0xcc ? 1 : 2;
-            emulate(d);
         } else if (c->fl_sys & X86_FL_TF) { /* POPF set it, and the instruction behind it is done */
-            if (x86_debug_after(c, true) != X86_OK)
-                interp_deliver(c);
+            return DIRECT_STEP;
         } else { /* INT1: hosts that are virtual machines themselves may report the place of the instruction, not the one behind */
             const bool at = peek(c, c->rip) == 0xf1, behind = peek(c, c->rip - 1) == 0xf1;
 
             if (at != behind)
                 d->int1_at = at;
             c->rip -= !d->int1_at;
-            emulate(d);
         }
-        return;
+        return DIRECT_INSN;
     case SIG_SEGV:
     case SIG_BUS:
-        if (e->trapno == 14) {
-            if (c->rip - VSYSCALL < 4096) /* the host may report what its own page's calls would do */
-                page_fault(d, s, c->rip, PF_FETCH);
-            else
-                page_fault(d, s, e->cr2, e->err);
-            return;
+        if (e->trapno == 4) /* INT 4, which the host's gate lets through: behind it */
+            c->rip -= 2;
+        if (e->trapno != 14)
+            break;
+        *lin = e->cr2;
+        *err = e->err;
+        if (c->rip - VSYSCALL < 4096) { /* the host may report what its own page's calls would do */
+            *lin = c->rip;
+            *err = PF_FETCH;
         }
-        break;
+        return DIRECT_FAULT;
     default: break;
     }
-    emulate(d); /* which raises what there is to raise, exactly */
+    return DIRECT_INSN;
 }
 
-/* The guest has handled the fault it was given: what it mapped will be wanted at once. */
-static void prefill(struct direct *d, struct dspace *s)
+static void handle(struct direct *d, struct dspace *s, const struct user64_exit *e)
+{
+    struct x86_cpu *c = &d->v->cpu;
+    uint64_t lin;
+    uint32_t err;
+
+    if (e->foul) { /* whatever is there for the guest, translated code will find */
+        s->banned = true;
+        policy_withdraw(d, s);
+        return;
+    }
+    switch (direct_event(d, e, &lin, &err)) {
+    case DIRECT_KICKED: return;
+    case DIRECT_FAULT: page_fault(d, s, lin, err); return;
+    case DIRECT_STEP:
+        if (x86_debug_after(c, true) != X86_OK)
+            interp_deliver(c);
+        return;
+    case DIRECT_LOST:
+    case DIRECT_INSN: emulate(d); /* which raises what there is to raise, exactly */
+    }
+}
+
+void direct_prefill(struct direct *d, struct dspace *s)
 {
     const uint64_t lin = s->fault;
     struct x86_look l;
 
     s->fault = NO_PAGE;
-    if (!x86_walk_look(&d->v->cpu, lin, &l) || !l.user || !l.accessed || (s->fault_access == X86_WRITE && !(l.write && l.dirty)) || (s->fault_access == X86_EXEC && l.nx))
+    if (lin == NO_PAGE || !x86_walk_look(&d->v->cpu, lin, &l) || !l.accessed || !space_allows(d, s, &l, s->fault_access) || (s->fault_access == X86_WRITE && !l.dirty))
         return;
     const struct dmap_entry *e = dmap_find(&s->map, lin & ~0xfffull);
     if (e && (s->fault_access != X86_WRITE || (e->gpa & DMAP_W)) && (s->fault_access != X86_EXEC || (e->gpa & DMAP_X)))
@@ -218,47 +235,56 @@ static void prefill(struct direct *d, struct dspace *s)
     space_fill(d, s, lin, s->fault_access);
 }
 
+int direct_enter(struct direct *d, struct dspace *s, struct user64_regs *r, struct user64_exit *e, uint64_t *cycles)
+{
+    /* Announce whom to kick, then look: a request made in between kicks us out at once. */
+    atomic_store(&d->running, s->w);
+    if (vcpu_requests(d->v)) {
+        atomic_store(&d->running, NULL);
+        return -1; /* what was queued stays queued */
+    }
+    d->st.entries++;
+    const uint64_t t0 = __rdtsc();
+    const enum user64_result how = user64_run(s->w, r, e);
+    *cycles = __rdtsc() - t0;
+    atomic_store(&d->running, NULL);
+    d->st.cycles += *cycles;
+    return (int)how;
+}
+
+void direct_crashed(struct direct *d, struct dspace *s)
+{
+    d->st.crashed++;
+    user64_free(s->w);
+    s->w = NULL;
+    d->nworlds--;
+    dmap_clear(&s->map);
+    policy_withdraw(d, s);
+    s->banned = true;
+}
+
 bool direct_run(struct direct *d, struct vcpu_exit *exit)
 {
-    struct vcpu *v = d->v;
-    struct x86_cpu *c = &v->cpu;
-    struct dspace *s = space_of(d, c->cr3);
+    struct x86_cpu *c = &d->v->cpu;
+    struct dspace *s = space_of(d);
     struct user64_regs r;
     struct user64_exit e;
+    uint64_t t;
 
     space_sync(d, s);
     if (!s->promoted)
         return true;
-    if (s->fault != NO_PAGE)
-        prefill(d, s);
-    load(c, &r);
+    direct_prefill(d, s);
+    direct_load(c, &r);
     c->fl_sys &= ~(uint32_t)X86_FL_RF;
-    /* Announce whom to kick, then look: a request made in between kicks us out at once. */
-    atomic_store(&d->running, s->w);
-    if (vcpu_requests(v)) {
-        atomic_store(&d->running, NULL);
-        return true; /* what was queued stays queued */
-    }
-    d->st.entries++;
-    const uint64_t t0 = __rdtsc();
-    const enum user64_result how = user64_run(s->w, &r, &e);
-    const uint64_t t = __rdtsc() - t0;
-    atomic_store(&d->running, NULL);
-    d->st.cycles += t;
-    switch (how) {
+    switch (direct_enter(d, s, &r, &e, &t)) {
     case USER64_OK: break;
     case USER64_REFUSED: /* out of mappings or memory, or an address the host will not map: start over, and get past this instruction */
         space_forget(d, s);
         emulate(d);
         return true;
     case USER64_CRASHED: /* only what attacks a world can end it */
-        d->st.crashed++;
-        user64_free(s->w);
-        s->w = NULL;
-        d->nworlds--;
-        dmap_clear(&s->map);
-        policy_withdraw(d, s);
-        s->banned = true;
+        direct_crashed(d, s);
         x86_raise_err(c, X86_GP, 0);
         interp_deliver(c);
         return true;
@@ -266,6 +292,7 @@ bool direct_run(struct direct *d, struct vcpu_exit *exit)
         exit->kind = EXIT_FAIL;
         snprintf(exit->fail.why, sizeof(exit->fail.why), "%s", user64_why(s->w));
         return false;
+    default: return true;
     }
     if (!store(c, &r)) {
         interp_deliver(c);

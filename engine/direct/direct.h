@@ -47,6 +47,8 @@ static inline unsigned dmap_cap(const struct dmap *m) { return 1u << m->bits; }
 
 struct dspace {
     uint64_t pgd;   /* CR3 without PCID and flags; NO_PAGE: none */
+    bool super;     /* with the rights of CPL 0 to 2: only under engine trap */
+    bool open;      /* ... and these include user pages, as AC says under SMAP */
     uint16_t pcid;  /* what the mappings are tagged with */
     bool promoted;  /* user code runs directly */
     bool banned;    /* never: it uses what the world needs for itself, or attacked it */
@@ -79,6 +81,8 @@ struct direct {
     struct interp *it;
     bool off;              /* no worlds on this host */
     bool always;           /* USER_CODE_DIRECT */
+    bool bare;             /* code is not looked at, and may be writable: engine trap without replacement */
+    bool owned;            /* by engine trap, which decides when it runs: no policy */
     bool shows_cpuid;
     unsigned host_cpus;
     bool int1_at;          /* the host reports INT1 at the instruction (as last seen where it could be told) */
@@ -138,12 +142,43 @@ static inline void direct_sample(struct direct *d)
 void direct_inval(struct direct *d, uint64_t gpa, uint32_t len);
 /* What was known of code is no longer (struct code_user). */
 void direct_flush(struct direct *d);
+
+/* --- direct.c, for other loops than direct_run --------------------------------------------------- */
+
+/* Flags that code at CPL 3 changes; what is loaded besides is the host's. */
+#define DIRECT_FLAGS (X86_FL_ARITH | X86_FL_DF | X86_FL_NT | X86_FL_ID)
+/* The selectors hosts give to 64-bit programs; programs see them. */
+#define HOST_CS 0x33
+#define HOST_SS 0x2b
+
+enum direct_event {
+    DIRECT_KICKED,
+    DIRECT_INSN,  /* an instruction trapped: RIP is at it */
+    DIRECT_STEP,  /* the instruction behind one that set TF is done */
+    DIRECT_FAULT, /* a page fault of the host, at *lin with *err */
+    DIRECT_LOST,  /* the host's kernel was entered, and where from is not known (SYSENTER) */
+};
+/* What ended a run; puts RIP where the interpreter is to go on. */
+enum direct_event direct_event(struct direct *d, const struct user64_exit *e, uint64_t *lin, uint32_t *err);
+/* Registers, without segments, TF and AC, from the canonical state, and to it. */
+void direct_load(const struct x86_cpu *c, struct user64_regs *r);
+void direct_store(struct x86_cpu *c, const struct user64_regs *r);
+/* A page fault of the host that the guest has handled since: what it mapped will be wanted at once. */
+void direct_prefill(struct direct *d, struct dspace *s);
+/* One entry between load and store; the space is in sync. USER64_OK and the like, or -1: requests wait. */
+int direct_enter(struct direct *d, struct dspace *s, struct user64_regs *r, struct user64_exit *e, uint64_t *cycles);
+/* The world ended by what its guest code did. */
+void direct_crashed(struct direct *d, struct dspace *s);
+
 /* End a direct_run in progress. Async-signal-safe; any thread. */
 void direct_kick(struct direct *d);
 
 /* --- space.c ------------------------------------------------------------------------------- */
 
-struct dspace *space_of(struct direct *d, uint64_t cr3);
+/* Of the address space at hand (CR3, CPL). */
+struct dspace *space_of(struct direct *d);
+/* Do the page tables allow an access (enum x86_access) with the rights of the space? */
+bool space_allows(const struct direct *d, const struct dspace *s, const struct x86_look *l, unsigned access);
 /* Bring the mappings up to date with what the guest flushed. */
 void space_sync(struct direct *d, struct dspace *s);
 void space_forget(struct direct *d, struct dspace *s);

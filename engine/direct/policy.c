@@ -117,7 +117,7 @@ void policy_tick(struct direct *d)
     d->ticks++;
     if (d->off || !x86_lma(c) || !(c->cr0 & X86_CR0_PG))
         return;
-    struct dspace *s = space_of(d, c->cr3);
+    struct dspace *s = space_of(d);
     if (s->banned || s->promoted || d->always)
         return;
     if (c->cpl == 3 && c->mode == X86_MODE_64 && busy < BUSY_MAX)

@@ -24,15 +24,16 @@ static uint64_t page_index(const struct direct *d, const uint32_t *flags) { retu
 
 /* --- which space -------------------------------------------------------------------------- */
 
-struct dspace *space_of(struct direct *d, uint64_t cr3)
+struct dspace *space_of(struct direct *d)
 {
-    const uint64_t pgd = cr3 & 0x000ffffffffff000ull;
+    const uint64_t cr3 = d->v->cpu.cr3, pgd = cr3 & 0x000ffffffffff000ull;
+    const bool super = d->owned && d->v->cpu.cpl != 3;
     struct dspace *s, *old = &d->space[0];
 
-    if (d->cur && d->cur_cr3 == cr3)
+    if (d->cur && d->cur_cr3 == cr3 && d->cur->super == super)
         return d->cur;
     for (s = d->space; s < d->space + DIRECT_SPACES; s++) {
-        if (s->pgd == pgd)
+        if (s->pgd == pgd && s->super == super)
             goto found;
         if (s->used < old->used)
             old = s;
@@ -42,7 +43,7 @@ struct dspace *space_of(struct direct *d, uint64_t cr3)
     struct user64 *const w = s->w; /* stays with the slot, for whoever is promoted next */
     if (w)
         space_forget(d, s);
-    *s = (struct dspace){.pgd = pgd, .w = w, .map = s->map, .fault = NO_PAGE};
+    *s = (struct dspace){.pgd = pgd, .super = super, .w = w, .map = s->map, .fault = NO_PAGE};
 found:
     if (s->pcid != (cr3 & 0xfff)) { /* cached under another tag, if at all */
         s->pcid = cr3 & 0xfff;
@@ -87,13 +88,25 @@ static void drop_gpa(struct direct *d, struct dspace *s, uint64_t gpa, unsigned 
             return;
 }
 
+bool space_allows(const struct direct *d, const struct dspace *s, const struct x86_look *l, unsigned access)
+{
+    const struct x86_cpu *c = &d->v->cpu;
+
+    if (!s->super)
+        return l->user && (access != X86_WRITE || l->write) && (access != X86_EXEC || !l->nx);
+    if (access == X86_EXEC)
+        return !l->nx && !(l->user && (c->cr4 & X86_CR4_SMEP));
+    return !(l->user && (c->cr4 & X86_CR4_SMAP) && !s->open) && (access != X86_WRITE || l->write || !(c->cr0 & X86_CR0_WP));
+}
+
 /* Does the entry say what a walk at this moment would? *moved: the page is another one. */
-static bool still(struct direct *d, const struct dmap_entry *e, bool *moved)
+static bool still(struct direct *d, const struct dspace *s, const struct dmap_entry *e, bool *moved)
 {
     struct x86_look l;
 
-    *moved = !x86_walk_look(&d->v->cpu, e->lin, &l) || !l.user || ((l.gpa ^ e->gpa) & MASK_PAGE);
-    if (*moved || !l.accessed || ((e->gpa & DMAP_W) && !(l.write && l.dirty)) || ((e->gpa & DMAP_X) && l.nx))
+    *moved = !x86_walk_look(&d->v->cpu, e->lin, &l) || !(s->super || l.user) || ((l.gpa ^ e->gpa) & MASK_PAGE);
+    if (*moved || !l.accessed || !space_allows(d, s, &l, X86_READ) || ((e->gpa & DMAP_W) && !(l.dirty && space_allows(d, s, &l, X86_WRITE))) ||
+        ((e->gpa & DMAP_X) && !space_allows(d, s, &l, X86_EXEC)))
         return false;
     const struct gpa_range *r = gpa_find(d->v->vm->mem, l.gpa);
     return r && r->kind == GPA_RAM && r->host_off + ((l.gpa & MASK_PAGE) - r->start) == e->off;
@@ -112,14 +125,14 @@ static void check_all(struct direct *d, struct dspace *s)
         if (!e->lin)
             continue;
         wrote += !!(e->gpa & DMAP_W);
-        if (!still(d, e, &moved)) {
+        if (!still(d, s, e, &moved)) {
             gone += moved && (e->gpa & DMAP_W);
             if (!drop(d, s, &s->map.e[i]))
                 break;
         }
     }
     /* All its data: the tables now belong to another program. It has to show for itself that it computes. */
-    if (wrote && gone > wrote - wrote / 8 - 1) {
+    if (!d->owned && wrote && gone > wrote - wrote / 8 - 1) {
         policy_withdraw(d, s);
         s->score = 0;
         s->demotions = 0;
@@ -257,7 +270,11 @@ static bool plan(struct direct *d, struct dspace *s, const struct batch *b, stru
     f->off = r->host_off + (f->gpa - r->start);
     flags = &r->page_flags[(f->gpa - r->start) >> 12];
     f->rights = 0;
-    if (want_x) {
+    if (d->bare) {
+        if (want_w)
+            __atomic_fetch_or(flags, d->v->cpu.mmu.page_bit, __ATOMIC_SEQ_CST);
+        f->rights = (want_x ? DMAP_X : 0) | (want_w ? DMAP_W : 0);
+    } else if (want_x) {
         const uint8_t *host = r->host + (f->gpa - r->start);
 
         const uint8_t kind = code_kind(d, f->gpa, flags, host);
@@ -282,13 +299,13 @@ static bool neighbour(struct direct *d, struct dspace *s, const struct batch *b,
 {
     struct x86_look l;
 
-    if (dmap_find(&s->map, f->lin) || !x86_walk_look(&d->v->cpu, f->lin, &l) || !l.user || !l.accessed)
+    if (dmap_find(&s->map, f->lin) || !x86_walk_look(&d->v->cpu, f->lin, &l) || !l.accessed || !space_allows(d, s, &l, X86_READ))
         return false;
-    if (access == X86_EXEC && l.nx)
+    if (access == X86_EXEC && !space_allows(d, s, &l, X86_EXEC))
         return false;
     f->gpa = l.gpa & MASK_PAGE;
     f->page_size = l.page_size;
-    return plan(d, s, b, f, l.write && l.dirty, access == X86_EXEC);
+    return plan(d, s, b, f, l.dirty && space_allows(d, s, &l, X86_WRITE), access == X86_EXEC);
 }
 
 static bool emit(struct direct *d, struct dspace *s, const struct fill *f, unsigned n)
@@ -335,7 +352,7 @@ enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t l
     struct batch b;
     struct x86_xlat x;
 
-    if (x86_walk(c, lin, access, true, false, &x) != X86_OK)
+    if (x86_walk(c, lin, access, !s->super, false, &x) != X86_OK)
         return FILL_FAULT;
     struct fill own = {.lin = lin & MASK_PAGE, .gpa = x.gpa & MASK_PAGE, .page_size = x.page_size};
     if (s->map.n > PAGES_MAX)
@@ -356,10 +373,12 @@ enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t l
         return code_write(d, own.gpa);
     const struct dmap_entry *had = dmap_find(&s->map, own.lin);
     if (had && (had->gpa & MASK_PAGE) == own.gpa && had->off == own.off) {
+        if (d->bare)
+            own.rights |= had->gpa & DMAP_RIGHTS;
         if ((had->gpa & DMAP_RIGHTS) == (own.rights & DMAP_RIGHTS))
             return FILL_EMULATE; /* the host has it already: no progress that way */
         /* A page that is executed and now read keeps both. */
-        if ((had->gpa & DMAP_X) && !(own.rights & DMAP_W))
+        if (!d->bare && (had->gpa & DMAP_X) && !(own.rights & DMAP_W))
             return FILL_EMULATE;
     }
     /* What is around it comes along. Large pages as far as the window reaches. */

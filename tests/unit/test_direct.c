@@ -279,7 +279,7 @@ static struct direct *policy_begin(struct im **m)
     assert_false(d->off);
     return d;
 }
-static struct dspace *here(struct direct *d) { return space_of(d, d->v->cpu.cr3); }
+static struct dspace *here(struct direct *d) { return space_of(d); }
 static void ticks(struct direct *d, unsigned n, unsigned cpl)
 {
     d->v->cpu.cpl = (uint8_t)cpl;
