@@ -125,6 +125,8 @@ void trap_inval(void *ctx, uint64_t gpa, uint32_t len)
     struct trap *t = ctx;
     struct ppage *g = trap_code_page(t, gpa >> 12);
 
+    if (t->d)
+        direct_inval(t->d, gpa, len);
     if (g) {
         const unsigned lo = gpa & 0xfc0, hi = ((gpa & 0xfff) + len + 63) & ~63u;
         patches_inval(&t->tv->patch, g, lo, hi - lo);
@@ -134,6 +136,9 @@ void trap_inval(void *ctx, uint64_t gpa, uint32_t len)
 void trap_forget_code(void *ctx)
 {
     struct trap *t = ctx;
+
+    if (t->d)
+        direct_flush(t->d);
     patches_forget(&t->tv->patch);
 }
 

@@ -23,6 +23,8 @@ static void trap_kick(struct vcpu *v)
     engine_interp.kick(v);
     if (w)
         world_kick(w);
+    if (t && t->d)
+        direct_kick(t->d);
 }
 
 /* What the worlds have goes with the flush that VREQ_TLB brings to every vCPU. */
@@ -41,8 +43,9 @@ static unsigned trap_stats(const struct vm *vm, struct engine_stat *out, unsigne
         {"entries into direct execution", n->runs},
         {"instructions trapped", n->insns_traps},
         {"of these, replaced ones", n->patched},
-        {"INT 80 by way of the host's system call", n->syscalls},
+        {"system calls, by way of the host's", n->syscalls},
         {"INT3, single steps", n->ints},
+        {"worlds of 64-bit code made", n->worlds64},
         {"translations filled", n->faults_tlb},
         {"page faults of the guest", n->faults_guest},
         {"interrupted to be served", n->kicks},
@@ -139,6 +142,7 @@ static void trap_vcpu_fini(struct vcpu *v)
         space_fini(&t->space[i]);
         world_free(t->world[i]);
     }
+    direct_free(t->d);
     free(t->wmapped);
     free(t);
     engine_interp.vcpu_fini(v);
@@ -169,7 +173,7 @@ static int trap_vcpu_init(struct vcpu *v)
         t->space[i].split = t->tv->patching;
     }
     t->wmapped = calloc((v->vm->ram_size >> 18) + 1, sizeof(*t->wmapped));
-    if (!t->wmapped || trap_policy_init(t) != 0) {
+    if (!t->wmapped || trap_long_init(t) != 0 || trap_policy_init(t) != 0) {
         trap_vcpu_fini(v);
         return -1;
     }
@@ -228,7 +232,7 @@ static int trap_probe(const struct engine_config *cfg, char *reason, size_t cap)
 
 const struct engine_ops engine_trap = {
     .name = "trap",
-    .summary = "trap-and-emulate: 32-bit guests run directly at CPL 3; wrong where sensitive instructions do not trap",
+    .summary = "trap-and-emulate: guests run directly at CPL 3; wrong where sensitive instructions do not trap",
     .probe = trap_probe,
     OPS,
 };

@@ -16,7 +16,7 @@
 #include "x86/mmu.h"
 
 /* Flags the guest's own code may change at CPL 3 with what it does there. */
-#define DIRECT_FLAGS (X86_FL_ARITH | X86_FL_DF)
+#define DIRECT_FLAGS_32 (X86_FL_ARITH | X86_FL_DF)
 
 /* --- which states -------------------------------------------------------------------- */
 
@@ -24,11 +24,16 @@ bool trap_can_run(const struct vcpu *v)
 {
     const struct x86_cpu *c = &v->cpu;
 
-    return x86_pe(c) && !x86_v86(c) && !x86_lma(c) &&
+    const struct trap *t = v->engine_priv;
+
+    /* 64-bit code where a host process can have code; compatibility mode not. Asked of a state alone (the classifier): worlds can be had. */
+    if (x86_lma(c) && (c->mode != X86_MODE_64 || c->rip >= USER64_HIGH || (t && (!t->d || t->d->off))))
+        return false;
+    return x86_pe(c) && !x86_v86(c) &&
            !(c->cr0 & (X86_CR0_TS | X86_CR0_EM)) &&         /* no host lets user code see #NM */
            !(c->fl_sys & X86_FL_TF) && !c->inhibit_irq && !c->pending_dbg && !(c->dr7 & 0xff) &&
            !((c->fl_sys & X86_FL_AC) && c->cpl == 3 && (c->cr0 & X86_CR0_AM)) &&
-           (!v->engine_priv || trap_segs_ok(v->engine_priv)); /* asked of a state alone (the classifier): segments are flat */
+           (x86_lma(c) || !t || trap_segs_ok(t)); /* of a state alone: segments are flat */
 }
 
 /* --- flushes ------------------------------------------------------------------------- */
@@ -59,11 +64,10 @@ static void sync_tlb(struct trap *t)
 
 /* --- one instruction by the interpreter ------------------------------------------------ */
 
-/* The instruction at CS:EIP, if it lies in one page. */
-static bool insn_at(struct vcpu *v, struct x86_insn *in)
+bool trap_insn_at(struct vcpu *v, struct x86_insn *in)
 {
     struct x86_cpu *c = &v->cpu;
-    const uint32_t lin = (uint32_t)(c->seg[X86_CS].base + c->rip);
+    const uint64_t lin = c->mode == X86_MODE_64 ? c->rip : (uint32_t)(c->seg[X86_CS].base + c->rip);
     uint8_t b[X86_MAX_INSN];
     uint64_t gpa;
     unsigned n = 0x1000 - (lin & 0xfff) < sizeof(b) ? 0x1000 - (lin & 0xfff) : sizeof(b);
@@ -80,12 +84,11 @@ void trap_step_one(struct trap *t, struct vcpu_exit *exit)
     sync_tlb(t);
 }
 
-/* The instruction at CS:EIP trapped. */
-static void emulate(struct trap *t, struct vcpu_exit *exit)
+void trap_emulate(struct trap *t, struct vcpu_exit *exit)
 {
     struct x86_insn in;
 
-    if (insn_at(t->v, &in)) {
+    if (trap_insn_at(t->v, &in)) {
         t->tv->by_op[in.op]++;
         /* Through a segment of which the world has one part: perhaps it is the other that is wanted. */
         for (unsigned i = 0; i < in.nopnd; i++)
@@ -136,7 +139,7 @@ static void handle(struct trap *t, const struct world_ctl *k, struct vcpu_exit *
         if (k->arch == WORLD_ARCH_I386 && before(t, 2, b) && b[0] == 0xcd && b[1] == 0x80) {
             t->tv->n.syscalls++;
             c->rip = (uint32_t)(c->rip - 2);
-            emulate(t, exit);
+            trap_emulate(t, exit);
             return;
         }
         exit->kind = EXIT_FAIL;
@@ -147,7 +150,7 @@ static void handle(struct trap *t, const struct world_ctl *k, struct vcpu_exit *
         if (trapno == 3) {
             if (before(t, 2, b))
                 c->rip = (uint32_t)(c->rip - (b[1] == 0xcc ? 1 : 2));
-            emulate(t, exit);
+            trap_emulate(t, exit);
             return;
         }
         /* A single step that POPF or IRET asked for at CPL 3. */
@@ -162,7 +165,7 @@ static void handle(struct trap *t, const struct world_ctl *k, struct vcpu_exit *
         }
         if (trapno == 4) { /* INTO */
             c->rip = (uint32_t)(c->rip - 1);
-            emulate(t, exit);
+            trap_emulate(t, exit);
             return;
         }
         if (trapno == 17 && !(c->fl_sys & X86_FL_AC))
@@ -186,7 +189,7 @@ static void handle(struct trap *t, const struct world_ctl *k, struct vcpu_exit *
             }
         }
     }
-    emulate(t, exit);
+    trap_emulate(t, exit);
 }
 
 /* --- direct execution -------------------------------------------------------------------------- */
@@ -219,7 +222,7 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
     for (unsigned i = 0; i < 8; i++)
         k->gpr[i] = (uint32_t)c->gpr[i];
     k->eip = (uint32_t)c->rip;
-    k->eflags = ((uint32_t)x86_get_rflags(c) & DIRECT_FLAGS) | X86_FL_1 | X86_FL_IF | eflags;
+    k->eflags = ((uint32_t)x86_get_rflags(c) & DIRECT_FLAGS_32) | X86_FL_1 | X86_FL_IF | eflags;
     trap_segs_load(t, s, k);
     memcpy(k->fp, c->fpu.raw, WORLD_FP_SIZE);
     k->load_fp = 1;
@@ -254,7 +257,7 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
     c->rip = k->eip;
     const uint32_t fl = k->eflags;
     /* AC and ID go with POPF at any privilege; where POPF is replaced they cannot have changed. */
-    const uint32_t take = DIRECT_FLAGS | (t->tv->patching && !t->tv->report ? 0 : X86_FL_TF | X86_FL_NT);
+    const uint32_t take = DIRECT_FLAGS_32 | (t->tv->patching && !t->tv->report ? 0 : X86_FL_TF | X86_FL_NT);
     x86_set_rflags(c, (x86_get_rflags(c) & ~(uint64_t)take) | (fl & take));
     memcpy(c->fpu.raw, k->fp, 464);
     memcpy(c->fpu.raw + 576, k->fp + 576, 256);
@@ -276,6 +279,10 @@ static void direct(struct trap *t, struct vcpu_exit *exit)
 {
     const unsigned level = t->v->cpu.cpl == 3 ? WORLD_USER : WORLD_KERNEL;
 
+    if (x86_lma(&t->v->cpu)) {
+        trap_long_run(t, exit);
+        return;
+    }
     if (trap_enter(t, 0, exit) != 0)
         return;
     if (t->tv->adaptive && world_ctl(t->world[level])->sig != WORLD_SIG_KICK)

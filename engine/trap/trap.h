@@ -6,7 +6,7 @@
 
 #include <stdatomic.h>
 
-#include "engine/interp/interp.h"
+#include "engine/direct/direct.h"
 #include "ringer/vm.h"
 #include "sandbox/world.h"
 #include "x86/decode.h"
@@ -122,7 +122,7 @@ bool trap_is_offender(const struct x86_insn *in);
 enum trap_world { WORLD_KERNEL, WORLD_USER, NWORLDS };
 
 struct trap_counts {
-    uint64_t runs, insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_writes, interpreted, burst[NWORLDS], given_up, lost;
+    uint64_t runs, insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_writes, interpreted, burst[NWORLDS], given_up, lost, worlds64;
     uint64_t direct_ns; /* spent in worlds, entering and leaving included; only if vm->timed */
 };
 
@@ -167,6 +167,7 @@ struct trap {
     uint16_t loaded[6]; /* selectors the world was entered with */
     uint32_t delta;     /* from guest-linear addresses to where the world fetches instructions */
     uint32_t code;      /* beginning of the guest-linear region it fetches from, if code and data are apart */
+    struct direct *d;   /* worlds of 64-bit code (long.c) */
     uint8_t parts[6];   /* what the world has of each segment: nothing, all it may have, or one of two parts */
     bool upper[6];      /* the upper of two */
     uint64_t *wmapped;  /* by RAM page: some world may have it writable */
@@ -178,12 +179,17 @@ struct trap {
     _Atomic bool interprets, ticked, parked, stop;
 };
 
+/* The only rule which states run directly. */
 bool trap_can_run(const struct vcpu *v);
 void trap_run(struct vcpu *v, struct vcpu_exit *exit);
 /* One run in the current world from the canonical state, which it brings up to date. 0: an exit is in the control page;
  * else *exit or the state already says what comes next. eflags: more host flags to run with. */
 int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit);
 void trap_step_one(struct trap *t, struct vcpu_exit *exit);
+/* The instruction at CS:RIP trapped: count and interpret it. */
+void trap_emulate(struct trap *t, struct vcpu_exit *exit);
+/* The instruction at CS:RIP, if it lies in one page. */
+bool trap_insn_at(struct vcpu *v, struct x86_insn *in);
 /* Raise what cpu->exc says. */
 void trap_deliver(struct trap *t);
 
@@ -201,6 +207,10 @@ void trap_check_neighbours(struct trap *t, const struct space *s, uint32_t page,
 void trap_inval(void *ctx, uint64_t gpa, uint32_t len);
 void trap_forget_code(void *ctx);
 void trap_unwrite(void *ctx, uint64_t page);
+
+/* long.c: 64-bit code. In the place of trap_enter and what follows it. */
+int trap_long_init(struct trap *t);
+void trap_long_run(struct trap *t, struct vcpu_exit *exit);
 
 /* policy.c */
 int trap_policy_init(struct trap *t);

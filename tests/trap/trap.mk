@@ -4,7 +4,7 @@ TEACH_RUN = teach/$3/$1:sh@tests/trap/teach.sh@$(O)/ringer@$2@$(T)/teach$3.elf@-
 TEACH_ALL = $(call TEACH_RUN,interp,right,$1,interp) $(call TEACH_RUN,translate,right,$1,translate) $(call TEACH_RUN,lazy,right,$1,trap@--patch=lazy) \
             $(call TEACH_RUN,patch,right,$1,patch) $(call TEACH_RUN,lazy-direct,right,$1,trap@--patch=lazy@--direct=always) \
             $(call TEACH_RUN,patch-direct,right,$1,patch@--direct=always)
-CHECKS += $(foreach i,32 64 32-adapted 64-adapted,$(call TEACH_ALL,$i)) $(call TEACH_RUN,trap,wrong,32,trap) \
+CHECKS += $(foreach i,32 64 32-adapted 64-adapted,$(call TEACH_ALL,$i)) $(call TEACH_RUN,trap,wrong,32,trap) $(call TEACH_RUN,trap,wrong,64,trap) \
           $(call TEACH_RUN,trap,right,32-adapted,trap) $(call TEACH_RUN,trap,right,64-adapted,trap) \
           $(foreach i,32 64,teach/$i/qemu:sh@tests/trap/teach.sh@qemu@right@$(T)/teach$i.elf)
 CHECKS += teach/report:sh@tests/trap/report.sh@$(O)/ringer@$(T)/teach32.elf teach/kill:sh@tests/trap/kill.sh@$(O)/ringer@$(T)/teach32.elf

@@ -1,0 +1,163 @@
+/*
+ * 64-bit guest code in worlds: kernel code (CPL 0 to 2) and user code of every address space in a world each, whose mappings are a
+ * TLB filled with the rights of that privilege (engine/direct/space.c). CS and SS are the host's, DS and ES null, as 64-bit code needs none; FS and GS
+ * null with the guest's bases. So code that looks sees selectors, flags and tables of the host's, and what it loads unseen is the host's.
+ */
+#include <stdio.h>
+
+#include "engine/trap/trap.h"
+#include "x86/seg.h"
+
+enum { PF_WRITE = 2, PF_FETCH = 16 };
+
+int trap_long_init(struct trap *t)
+{
+    if (t->tv->patching)
+        return 0;
+    if (!(t->d = direct_new(t->v->interp_priv)))
+        return -1;
+    t->d->owned = t->d->bare = true;
+    return 0;
+}
+
+/* Segment registers that guest code has loaded unseen have what the host's table says. */
+static void segments_back(struct trap *t, const struct user64_regs *r)
+{
+    const uint16_t sel[4] = {r->ds, r->es, r->fs, r->gs};
+    static const uint8_t seg[4] = {X86_DS, X86_ES, X86_FS, X86_GS};
+    struct x86_cpu *c = &t->v->cpu;
+
+    for (unsigned i = 0; i < 4; i++)
+        if (sel[i] & 0xfffc) {
+            const uint64_t base = seg[i] < X86_FS ? 0 : c->seg[seg[i]].base;
+
+            t->tv->n.lost++;
+            c->seg[seg[i]] = (struct x86_seg){.sel = sel[i], .base = base, .limit = UINT32_MAX, .ar = 0xf3 | X86_AR_DB | X86_AR_G};
+        }
+    if (r->cs != HOST_CS) { /* a far transfer to the host's 32-bit code */
+        const struct x86_seg cs = {.sel = r->cs, .limit = UINT32_MAX, .ar = 0xfb | X86_AR_DB | X86_AR_G};
+
+        t->tv->n.lost++;
+        x86_set_cs(c, &cs, c->cpl);
+        x86_recompute(c);
+    }
+}
+
+static void page_fault(struct trap *t, struct dspace *s, uint64_t lin, uint32_t err, struct vcpu_exit *exit)
+{
+    const int access = err & PF_FETCH ? X86_EXEC : err & PF_WRITE ? X86_WRITE : X86_READ;
+
+    switch (space_fill(t->d, s, lin, access)) {
+    case FILL_DONE: t->tv->n.faults_tlb++; return;
+    case FILL_FAULT:
+        t->tv->n.faults_guest++;
+        s->fault = lin;
+        s->fault_access = (uint8_t)access;
+        trap_deliver(t);
+        return;
+    case FILL_SENSITIVE:
+    case FILL_EMULATE:
+        t->tv->n.interpreted++;
+        trap_step_one(t, exit);
+    }
+}
+
+static void handle(struct trap *t, struct dspace *s, const struct user64_exit *e, uint32_t rflags, struct vcpu_exit *exit)
+{
+    struct x86_cpu *c = &t->v->cpu;
+    uint64_t lin;
+    uint32_t err;
+
+    if (e->foul) { /* it was in the world's own text: whatever is there for the guest, the interpreter will find */
+        s->banned = true;
+        policy_withdraw(t->d, s);
+        return;
+    }
+    switch (direct_event(t->d, e, &lin, &err)) {
+    case DIRECT_KICKED: t->tv->n.kicks++; return;
+    case DIRECT_STEP:
+        t->tv->n.ints++;
+        c->fl_sys |= rflags & X86_FL_RF; /* between iterations */
+        if (x86_debug_after(c, true) != X86_OK)
+            trap_deliver(t);
+        return;
+    case DIRECT_FAULT: page_fault(t, s, lin, err, exit); return;
+    case DIRECT_LOST:
+        exit->kind = EXIT_FAIL;
+        snprintf(exit->fail.why, sizeof(exit->fail.why), "the guest used SYSENTER, which cannot be undone once executed");
+        return;
+    case DIRECT_INSN:
+        t->tv->n.syscalls += e->arch != 0;
+        trap_emulate(t, exit);
+    }
+}
+
+/* The world of the state at hand, ready to be entered. NULL: there is none. */
+static struct dspace *ready(struct trap *t)
+{
+    const struct x86_cpu *c = &t->v->cpu;
+    struct direct *d = t->d;
+    struct dspace *s = space_of(d);
+
+    if (!s->promoted && !s->banned && s->score >= 0)
+        policy_promote(d, s);
+    if (!s->promoted)
+        return NULL;
+    if (s->super && (c->cr4 & X86_CR4_SMAP) && s->open != !!(c->fl_sys & X86_FL_AC)) {
+        s->open = !s->open;
+        s->stale = true;
+    }
+    space_sync(d, s);
+    return s;
+}
+
+void trap_long_run(struct trap *t, struct vcpu_exit *exit)
+{
+    struct vcpu *v = t->v;
+    struct x86_cpu *c = &v->cpu;
+    struct direct *d = t->d;
+    struct dspace *s = ready(t);
+    struct user64_regs r;
+    struct user64_exit e;
+    uint64_t cycles;
+
+    t->tv->n.worlds64 = d->st.worlds;
+    if (!s) {
+        t->tv->n.interpreted++;
+        trap_step_one(t, exit);
+        return;
+    }
+    direct_prefill(d, s);
+    direct_load(c, &r);
+    r.rflags |= c->fl_sys & X86_FL_AC; /* the host checks alignment, then, whether or not the guest does: that traps, and is interpreted */
+    c->fl_sys &= ~(uint32_t)X86_FL_RF;
+    const uint64_t t0 = v->vm->timed ? host_now() : 0;
+    const int how = direct_enter(d, s, &r, &e, &cycles);
+    if (v->vm->timed)
+        t->tv->n.direct_ns += host_now() - t0;
+    switch (how) {
+    case USER64_OK: break;
+    case USER64_REFUSED: /* out of mappings or memory, or an address the host will not map: start over, and get past this instruction */
+        space_forget(d, s);
+        t->tv->n.interpreted++;
+        trap_step_one(t, exit);
+        return;
+    case USER64_CRASHED:
+        direct_crashed(d, s);
+        x86_raise_err(c, X86_GP, 0);
+        trap_deliver(t);
+        return;
+    case USER64_GONE:
+        exit->kind = EXIT_FAIL;
+        snprintf(exit->fail.why, sizeof(exit->fail.why), "%s", user64_why(s->w));
+        return;
+    default: return; /* requests */
+    }
+    t->tv->n.runs++;
+    direct_store(c, &r);
+    const uint32_t also = X86_FL_TF | X86_FL_AC; /* POPF changes them at any privilege; TF was not set */
+    c->fl_sys = (c->fl_sys & ~also) | ((uint32_t)r.rflags & also);
+    x86_mmu_update_ctx(c);
+    segments_back(t, &r);
+    handle(t, s, &e, (uint32_t)r.rflags, exit);
+}
