@@ -12,7 +12,7 @@ enum { PF_WRITE = 2, PF_FETCH = 16 };
 
 int trap_long_init(struct trap *t)
 {
-    if (t->tv->patching)
+    if (t->tv->patching && !t->tv->report)
         return 0;
     if (!(t->d = direct_new(t->v->interp_priv)))
         return -1;
@@ -43,23 +43,24 @@ static void segments_back(struct trap *t, const struct user64_regs *r)
     }
 }
 
-static void page_fault(struct trap *t, struct dspace *s, uint64_t lin, uint32_t err, struct vcpu_exit *exit)
+bool trap_long_page_fault(struct trap *t, struct dspace *s, uint64_t lin, uint32_t err, struct vcpu_exit *exit)
 {
     const int access = err & PF_FETCH ? X86_EXEC : err & PF_WRITE ? X86_WRITE : X86_READ;
 
     switch (space_fill(t->d, s, lin, access)) {
-    case FILL_DONE: t->tv->n.faults_tlb++; return;
+    case FILL_DONE: t->tv->n.faults_tlb++; return true;
     case FILL_FAULT:
         t->tv->n.faults_guest++;
         s->fault = lin;
         s->fault_access = (uint8_t)access;
         trap_deliver(t);
-        return;
+        return false;
     case FILL_SENSITIVE:
-    case FILL_EMULATE:
-        t->tv->n.interpreted++;
-        trap_step_one(t, exit);
+    case FILL_EMULATE: break;
     }
+    t->tv->n.interpreted++;
+    trap_step_one(t, exit);
+    return false;
 }
 
 static void handle(struct trap *t, struct dspace *s, const struct user64_exit *e, uint32_t rflags, struct vcpu_exit *exit)
@@ -81,7 +82,7 @@ static void handle(struct trap *t, struct dspace *s, const struct user64_exit *e
         if (x86_debug_after(c, true) != X86_OK)
             trap_deliver(t);
         return;
-    case DIRECT_FAULT: page_fault(t, s, lin, err, exit); return;
+    case DIRECT_FAULT: trap_long_page_fault(t, s, lin, err, exit); return;
     case DIRECT_LOST:
         exit->kind = EXIT_FAIL;
         snprintf(exit->fail.why, sizeof(exit->fail.why), "the guest used SYSENTER, which cannot be undone once executed");
@@ -111,53 +112,79 @@ static struct dspace *ready(struct trap *t)
     return s;
 }
 
-void trap_long_run(struct trap *t, struct vcpu_exit *exit)
+bool trap_long_enter(struct trap *t, struct dspace *s, uint64_t rflags, uint64_t page, struct user64_regs *r, struct user64_exit *e, struct vcpu_exit *exit)
 {
     struct vcpu *v = t->v;
     struct x86_cpu *c = &v->cpu;
     struct direct *d = t->d;
-    struct dspace *s = ready(t);
-    struct user64_regs r;
-    struct user64_exit e;
     uint64_t cycles;
 
-    t->tv->n.worlds64 = d->st.worlds;
-    if (!s) {
-        t->tv->n.interpreted++;
-        trap_step_one(t, exit);
-        return;
-    }
-    direct_prefill(d, s);
-    direct_load(c, &r);
-    r.rflags |= c->fl_sys & X86_FL_AC; /* the host checks alignment, then, whether or not the guest does: that traps, and is interpreted */
+    direct_load(c, r);
+    /* With AC the host checks alignment whether or not the guest does: that traps, and is interpreted. */
+    r->rflags |= rflags | (c->fl_sys & X86_FL_AC);
     c->fl_sys &= ~(uint32_t)X86_FL_RF;
+    if (page) {
+        struct dmap_entry *had = dmap_find(&s->map, page);
+
+        if (user64_room(s->w) < 2)
+            space_forget(d, s);
+        else if (had)
+            dmap_del(&s->map, had);
+        user64_map(s->w, page, 4096, 0, USER64_COPY | USER64_R | USER64_X);
+    }
     const uint64_t t0 = v->vm->timed ? host_now() : 0;
-    const int how = direct_enter(d, s, &r, &e, &cycles);
+    const int how = direct_enter(d, s, r, e, &cycles);
     if (v->vm->timed)
         t->tv->n.direct_ns += host_now() - t0;
+    if (page && how == USER64_OK)
+        user64_unmap(s->w, page, 4096);
     switch (how) {
     case USER64_OK: break;
     case USER64_REFUSED: /* out of mappings or memory, or an address the host will not map: start over, and get past this instruction */
         space_forget(d, s);
         t->tv->n.interpreted++;
         trap_step_one(t, exit);
-        return;
-    case USER64_CRASHED:
+        return false;
+    case USER64_CRASHED: /* only what attacks a world can end it */
         direct_crashed(d, s);
         x86_raise_err(c, X86_GP, 0);
         trap_deliver(t);
-        return;
+        return false;
     case USER64_GONE:
         exit->kind = EXIT_FAIL;
         snprintf(exit->fail.why, sizeof(exit->fail.why), "%s", user64_why(s->w));
-        return;
-    default: return; /* requests */
+        return false;
+    default: /* requests */
+        if (page)
+            space_forget(d, s);
+        return false;
     }
     t->tv->n.runs++;
-    direct_store(c, &r);
+    direct_store(c, r);
     const uint32_t also = X86_FL_TF | X86_FL_AC; /* POPF changes them at any privilege; TF was not set */
-    c->fl_sys = (c->fl_sys & ~also) | ((uint32_t)r.rflags & also);
+    c->fl_sys = (c->fl_sys & ~also) | ((uint32_t)r->rflags & also);
     x86_mmu_update_ctx(c);
-    segments_back(t, &r);
-    handle(t, s, &e, (uint32_t)r.rflags, exit);
+    segments_back(t, r);
+    return true;
+}
+
+void trap_long_run(struct trap *t, struct vcpu_exit *exit)
+{
+    struct dspace *s = ready(t);
+    struct user64_regs r;
+    struct user64_exit e;
+
+    t->tv->n.worlds64 = t->d->st.worlds;
+    if (t->tv->report) {
+        trap_report_long(t, s, exit);
+        return;
+    }
+    if (!s) {
+        t->tv->n.interpreted++;
+        trap_step_one(t, exit);
+        return;
+    }
+    direct_prefill(t->d, s);
+    if (trap_long_enter(t, s, 0, 0, &r, &e, exit))
+        handle(t, s, &e, (uint32_t)r.rflags, exit);
 }

@@ -5,17 +5,21 @@
  * executes it, which gives the result of a processor of the guest's own; that is undone, the original byte put back, and the
  * instruction executed by the host's processor in the world with the trap flag set. Its result is compared and stands: the
  * guest goes wrong exactly as it would unwatched.
+ *
+ * 64-bit code has no second view of its pages, so there the interpreter goes from one such instruction to the next (what is innocuous is the same
+ * for both), and the page shows a copy while the processor executes it.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "engine/trap/trap.h"
 #include "x86/mmu.h"
+#include "x86/seg.h"
 
-#define WATCH 32
+#define WATCH 64
 
 struct watch { /* a few bytes of guest memory the instruction may write */
-    uint32_t lin;
+    uint64_t lin;
     unsigned n;
     uint8_t bytes[WATCH];
 };
@@ -30,17 +34,20 @@ struct saved {
     struct watch mem[2];
 };
 
-static uint8_t *byte_at(const struct trap *t, uint32_t lin)
+static uint8_t *byte_at(const struct trap *t, uint64_t lin)
 {
     const struct x86_cpu *c = &t->v->cpu;
     uint64_t gpa;
     return x86_walk_peek(c, lin, &gpa) ? gpa_host(c->mmu.map, gpa, 1, true) : NULL;
 }
 
+/* As far as addresses reach in this mode. */
+static uint64_t here(const struct trap *t, uint64_t lin) { return t->v->cpu.mode == X86_MODE_64 ? lin : (uint32_t)lin; }
+
 static void peek(const struct trap *t, struct watch *w)
 {
     for (unsigned i = 0; i < w->n; i++) {
-        const uint8_t *p = byte_at(t, w->lin + i);
+        const uint8_t *p = byte_at(t, here(t, w->lin + i));
         w->bytes[i] = p ? *p : 0;
     }
 }
@@ -48,7 +55,7 @@ static void peek(const struct trap *t, struct watch *w)
 static void put_back(const struct trap *t, const struct watch *w)
 {
     for (unsigned i = 0; i < w->n; i++) {
-        uint8_t *p = byte_at(t, w->lin + i);
+        uint8_t *p = byte_at(t, here(t, w->lin + i));
         if (p && *p != w->bytes[i])
             *p = w->bytes[i];
     }
@@ -96,32 +103,39 @@ static void restore(struct trap *t, const struct saved *s)
 /* How two results differ; the empty string if they do not. */
 static void compare(const struct saved *right, const struct saved *bare, char *text, size_t cap)
 {
-    static const char *const gpr[] = {"EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"}, *const seg[] = {"ES", "CS", "SS", "DS", "FS", "GS"};
+    static const char gpr[16][4] = {"AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI", "8", "9", "10", "11", "12", "13", "14", "15"};
+    static const char *const seg[] = {"ES", "CS", "SS", "DS", "FS", "GS"};
+    const char wide = bare->mode == X86_MODE_64 ? 'R' : 'E';
+    const uint64_t mask = wide == 'R' ? UINT64_MAX : UINT32_MAX;
+
     *text = 0;
-    for (unsigned i = 0; i < 8; i++)
-        if ((uint32_t)right->gpr[i] != (uint32_t)bare->gpr[i]) {
-            snprintf(text, cap, "%s %08x, right is %08x", gpr[i], (uint32_t)bare->gpr[i], (uint32_t)right->gpr[i]);
+    for (unsigned i = 0; i < 16; i++)
+        if ((right->gpr[i] ^ bare->gpr[i]) & mask) {
+            snprintf(text, cap, "%c%s %08llx, right is %08llx", wide, gpr[i], (unsigned long long)(bare->gpr[i] & mask), (unsigned long long)(right->gpr[i] & mask));
             return;
         }
     if (right->rip != bare->rip) {
-        snprintf(text, cap, "EIP %08x, right is %08x", (uint32_t)bare->rip, (uint32_t)right->rip);
+        snprintf(text, cap, "%cIP %08llx, right is %08llx", wide, (unsigned long long)bare->rip, (unsigned long long)right->rip);
         return;
     }
     const uint32_t rf = (right->fl_sys & ~X86_FL_RF) | right->cc >> 8 | (right->cc & 1) << 11, bf = (bare->fl_sys & ~X86_FL_RF) | bare->cc >> 8 | (bare->cc & 1) << 11;
     if (rf != bf) {
-        snprintf(text, cap, "EFLAGS %08x, right is %08x", bf, rf);
+        snprintf(text, cap, "%cFLAGS %08x, right is %08x", wide, bf, rf);
         return;
     }
-    for (unsigned i = 0; i < X86_NSEG; i++)
+    for (unsigned i = 0; i < X86_NSEG; i++) {
+        if (x86_sel_null(right->seg[i].sel) && x86_sel_null(bare->seg[i].sel) && (wide == 'E' || i < X86_FS || right->seg[i].base == bare->seg[i].base))
+            continue;
         if (right->seg[i].sel != bare->seg[i].sel || right->seg[i].base != bare->seg[i].base || right->seg[i].limit != bare->seg[i].limit) {
             snprintf(text, cap, "%s %04x base %08x, right is %04x base %08x", seg[i], bare->seg[i].sel, (uint32_t)bare->seg[i].base, right->seg[i].sel,
                      (uint32_t)right->seg[i].base);
             return;
         }
+    }
     for (unsigned m = 0; m < 2; m++)
         for (unsigned i = 0; i < right->mem[m].n; i++)
             if (right->mem[m].bytes[i] != bare->mem[m].bytes[i]) {
-                snprintf(text, cap, "stored %02x at %08x, right is %02x", bare->mem[m].bytes[i], right->mem[m].lin + i, right->mem[m].bytes[i]);
+                snprintf(text, cap, "stored %02x at %08llx, right is %02x", bare->mem[m].bytes[i], (unsigned long long)right->mem[m].lin + i, right->mem[m].bytes[i]);
                 return;
             }
 }
@@ -166,7 +180,8 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
     g->bytes[off] = g->ram[off];
     if (fence)
         g->bytes[next] = 0xf4;
-    const int r = trap_enter(t, fence ? 0 : X86_FL_TF, exit);
+    const uint32_t tf = fence || in.op == X86_OP_INT1 ? 0 : X86_FL_TF; /* INT1 traps in the same way by itself */
+    const int r = trap_enter(t, tf, exit);
     g->bytes[off] = 0xf4;
     if (fence)
         g->bytes[next] = behind;
@@ -174,7 +189,7 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
         s->runs--;
         return;
     }
-    const bool done = fence ? k->trapno == 13 && c->rip == (uint32_t)(before.rip + in.len) : k->sig == WORLD_SIG_TRAP && k->trapno == 1;
+    const bool done = fence ? k->trapno == 13 && c->rip == (uint32_t)(before.rip + in.len) : tf && k->sig == WORLD_SIG_TRAP && k->trapno == 1;
     if (!done) {
         restore(t, &before);
         const bool fault = k->trapno == 14;
@@ -194,8 +209,100 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
     char text[sizeof(s->first)];
     compare(&right, &bare, text, sizeof(text));
     if (*text && !s->wrong++) {
-        s->first_eip = (uint32_t)before.rip;
+        s->first_rip = before.rip;
         memcpy(s->first, text, sizeof(text));
+    }
+}
+
+void trap_report_long(struct trap *t, struct dspace *s, struct vcpu_exit *exit)
+{
+    struct x86_cpu *c = &t->v->cpu;
+    struct saved before, right, bare;
+    struct user64_regs r;
+    struct user64_exit e;
+    struct x86_insn in;
+    uint64_t gpa, lin;
+    uint32_t err;
+
+    const uint64_t page = c->rip & ~0xfffull;
+    const unsigned off = c->rip & 0xfff;
+    const uint8_t *code = x86_walk_peek(c, page, &gpa) ? gpa_host(c->mmu.map, gpa, 4096, false) : NULL;
+    const bool known = code && trap_insn_at(t->v, &in);
+
+    if (!known || !trap_is_offender(&in)) {
+        if (known && x86_isa[in.row].pg)
+            trap_emulate(t, exit);
+        else
+            trap_step_one(t, exit);
+        return;
+    }
+    struct sensitive *k = &t->tv->sensitive[in.op];
+    k->runs++;
+    const unsigned next = off + in.len;
+    const bool fence = !(x86_isa[in.row].attr & X86_ATTR_BRANCH);
+    struct x86_xlat x;
+    if ((fence && next >= 4096) || !s || page < USER64_LOW || user64_collides(s->w, page, 4096)) {
+        k->unmeasured++;
+        trap_step_one(t, exit);
+        return;
+    }
+    if (x86_walk(c, c->rip, X86_EXEC, !s->super, false, &x) != X86_OK) {
+        k->runs--;
+        trap_deliver(t);
+        return;
+    }
+    memset(&before, 0, sizeof(before));
+    before.mem[0] = (struct watch){.lin = c->gpr[X86_RSP] - WATCH, .n = WATCH};
+    for (unsigned i = 0; i < in.nopnd; i++)
+        if (in.opnd[i].kind == X86_OPND_MEM && (in.opnd[i].access & X86_ACC_W))
+            before.mem[1] = (struct watch){.lin = (in.mem.seg >= X86_FS ? c->seg[in.mem.seg].base : 0) + x86_ea(c, &in), .n = 10};
+    right.mem[0] = bare.mem[0] = before.mem[0];
+    right.mem[1] = bare.mem[1] = before.mem[1];
+    save(t, &before);
+    trap_step_one(t, exit);
+    save(t, &right);
+    restore(t, &before);
+
+    memcpy(t->d->copies, code, 4096);
+    if (fence)
+        t->d->copies[next] = 0xf4;
+    const uint32_t tf = fence || in.op == X86_OP_INT1 ? 0 : X86_FL_TF;
+    if (!trap_long_enter(t, s, tf, page, &r, &e, exit)) {
+        k->runs--;
+        return;
+    }
+    const bool done = fence ? e.sig == WORLD_SIG_SEGV && e.trapno == 13 && c->rip == before.rip + in.len : tf && e.sig == WORLD_SIG_TRAP && e.trapno == 1;
+    if (!done) {
+        const enum direct_event what = direct_event(t->d, &e, &lin, &err);
+
+        restore(t, &before);
+        if (what == DIRECT_KICKED) {
+            k->runs--;
+        } else if (what == DIRECT_FAULT && lin - page >= 4096) {
+            k->runs--;
+            trap_long_page_fault(t, s, lin, err, exit);
+        } else if (what == DIRECT_FAULT) { /* it writes where it is, which the copy does not show */
+            k->unmeasured++;
+            trap_step_one(t, exit);
+        } else {
+            k->trapped++;
+            trap_emulate(t, exit);
+        }
+        return;
+    }
+    if (!fence)
+        c->fl_sys &= ~(uint32_t)X86_FL_TF;
+    /* A null selector is the one that cannot be told from those the world was entered with. */
+    const uint16_t sel[X86_NSEG] = {[X86_DS] = r.ds, [X86_ES] = r.es, [X86_FS] = r.fs, [X86_GS] = r.gs};
+    for (unsigned i = 0; i < X86_NSEG; i++)
+        if (i != X86_CS && i != X86_SS && x86_sel_null(sel[i]) && x86_sel_null(right.seg[i].sel) && !x86_sel_null(before.seg[i].sel))
+            c->seg[i].sel = sel[i];
+    save(t, &bare);
+    char text[sizeof(k->first)];
+    compare(&right, &bare, text, sizeof(text));
+    if (*text && !k->wrong++) {
+        k->first_rip = before.rip;
+        memcpy(k->first, text, sizeof(text));
     }
 }
 
@@ -208,7 +315,7 @@ void trap_report_print(struct vm *vm, const struct trap_vm *tv)
             continue;
         char more[200] = "";
         if (s->wrong)
-            snprintf(more, sizeof(more), "; first at %08x: %s", s->first_eip, s->first);
+            snprintf(more, sizeof(more), "; first at %08llx: %s", (unsigned long long)s->first_rip, s->first);
         else if (s->unmeasured)
             snprintf(more, sizeof(more), "; %llu interpreted", (unsigned long long)s->unmeasured);
         vm_log(vm, "  %-10s %10llu %10llu %10llu%s", x86_op_name(op), (unsigned long long)s->runs, (unsigned long long)s->wrong,

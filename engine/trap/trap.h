@@ -129,7 +129,7 @@ struct trap_counts {
 /* What --report-sensitive knows of a mnemonic. */
 struct sensitive {
     uint64_t runs, wrong, trapped, unmeasured;
-    uint32_t first_eip;
+    uint64_t first_rip;
     char first[96]; /* how the first wrong result differed */
 };
 
@@ -210,6 +210,11 @@ void trap_unwrite(void *ctx, uint64_t page);
 
 /* long.c: 64-bit code. In the place of trap_enter and what follows it. */
 int trap_long_init(struct trap *t);
+/* One run from the canonical state, which it brings up to date, in the world that is ready; page: 0, or a page that shows the first of the copies
+ * meanwhile. False: *exit or the state already says what comes next. */
+bool trap_long_enter(struct trap *t, struct dspace *s, uint64_t rflags, uint64_t page, struct user64_regs *r, struct user64_exit *e, struct vcpu_exit *exit);
+/* A page fault of the host in it. True: there is a translation now. */
+bool trap_long_page_fault(struct trap *t, struct dspace *s, uint64_t lin, uint32_t err, struct vcpu_exit *exit);
 void trap_long_run(struct trap *t, struct vcpu_exit *exit);
 
 /* policy.c */
@@ -224,6 +229,8 @@ void trap_policy_interpreted(struct trap *t, unsigned level, uint64_t insns);
 /* report.c: at an offender whose first byte is *patched in its page: what the processor does with it, beside what is right.
  * The processor's result stands. */
 void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_exit *exit);
+/* One instruction of 64-bit code: likewise if it is an offender, else interpreted. */
+void trap_report_long(struct trap *t, struct dspace *s, struct vcpu_exit *exit);
 void trap_report_print(struct vm *vm, const struct trap_vm *tv);
 
 /* segs.c: segments as descriptors of the world's LDT. */

@@ -7,7 +7,7 @@ TEACH_ALL = $(call TEACH_RUN,interp,right,$1,interp) $(call TEACH_RUN,translate,
 CHECKS += $(foreach i,32 64 32-adapted 64-adapted,$(call TEACH_ALL,$i)) $(call TEACH_RUN,trap,wrong,32,trap) $(call TEACH_RUN,trap,wrong,64,trap) \
           $(call TEACH_RUN,trap,right,32-adapted,trap) $(call TEACH_RUN,trap,right,64-adapted,trap) \
           $(foreach i,32 64,teach/$i/qemu:sh@tests/trap/teach.sh@qemu@right@$(T)/teach$i.elf)
-CHECKS += teach/report:sh@tests/trap/report.sh@$(O)/ringer@$(T)/teach32.elf teach/kill:sh@tests/trap/kill.sh@$(O)/ringer@$(T)/teach32.elf
+CHECKS += $(foreach i,32 64,teach/report/$i:sh@tests/trap/report.sh@$(O)/ringer@$(T)/teach$i.elf teach/kill/$i:sh@tests/trap/kill.sh@$(O)/ringer@$(T)/teach$i.elf)
 CHECKS += $(foreach g,seg_32 v86_32 task_32 paging_32 smc,guest/patch/$g:sh@tests/trap/guest.sh@$(O)/ringer@patch@$(G)/$g.elf)
 CHECKS += $(foreach g,seg_32 v86_32 task_32 paging_32 smc,guest/patch-direct/$g:env@RINGER_ARGS=--direct=always@sh@tests/trap/guest.sh@$(O)/ringer@patch@$(G)/$g.elf)
 CHECKS += $(foreach g,apic debug exc fpu modes paging pci string time virtio,guest/patch/$g:sh@tests/trap/guest.sh@$(O)/ringer@patch@$(G)/$g.elf)
