@@ -184,7 +184,7 @@ static void native_classify(const struct state *in, struct outcome *out)
 }
 
 /* Execute the instruction at in->rip. out->s is the state after it, or at the fault. */
-static void native_run(const struct state *in, bool code32, struct outcome *out)
+static inline void native_run(const struct state *in, bool code32, struct outcome *out)
 {
     sigset_t others, old;
 

@@ -119,7 +119,7 @@ static void put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
 
 static unsigned rnd_fcw(void) { return below(2) ? 0x37f : (below(2) ? 0x7f : 0x40 | below(64)) | below(4) << 8 | below(4) << 10; }
 
-static void rnd_fx(uint8_t *fx)
+static inline void rnd_fx(uint8_t *fx)
 {
     unsigned fcw = rnd_fcw(), fsw = below(8) << 11 | (unsigned)(rnd() & 0x4700), flags = below(64), mx;
 

@@ -99,7 +99,7 @@ static void samples_modrm(struct samples *s, uint8_t *bytes, unsigned p, const u
     }
 }
 
-static void samples_make(struct samples *s, enum x86_mode_bits mode, const uint64_t *features)
+static inline void samples_make(struct samples *s, enum x86_mode_bits mode, const uint64_t *features)
 {
     static const uint8_t pfx[4] = {0, 0x66, 0xf2, 0xf3};
     uint8_t b[16];
