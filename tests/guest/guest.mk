@@ -38,7 +38,7 @@ guest-tests-qemu: guests
 CHECKS += $(foreach g,$(GUESTS),guest/interp/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@interp@$(g))
 CHECKS += $(foreach g,$(GUESTS),guest/translate/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@translate@$(g))
 # User code directly on the processor, from the first instruction on; the others have none that could be.
-CHECKS += $(foreach n,user user_mem,guest/direct/$n:RINGER_ARGS=--user-code=direct@WANT_STAT=direct_entries=300@sh@tests/guest/run.sh@$(O)/ringer@translate@$(G)/$n.elf)
+CHECKS += $(foreach n,user user_mem addresses,guest/direct/$n:RINGER_ARGS=--user-code=direct@WANT_STAT=direct_entries=300@sh@tests/guest/run.sh@$(O)/ringer@translate@$(G)/$n.elf)
 # Each instruction compared with the interpreter's; machines with one CPU only. What waits long goes into check-full.
 VERIFY_SLOW := apic time
 VERIFY_RUN = guest/verify/$1:RINGER_ARGS=--verify@sh@tests/guest/run.sh@$(O)/ringer@translate@$2
