@@ -430,6 +430,9 @@ const uint8_t *tr_lookup(struct translate *x, uint64_t *gpa)
 
         if (!b)
             return NULL;
+        /* Becoming code has taken write translations of the page away: the tables may not have them either when the block runs. */
+        if (UNLIKELY(x->version != c->mmu.version))
+            tr_sync(x);
         crosses = b->gpa2 != NO_PAGE;
         code = b->code + (x->rx - x->rw);
     }
