@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run test programs one after another and end with counts.
-# usage: check.sh NAME:COMMAND ...   (@ stands for a space in COMMAND; exit status 77 means skipped)
+# usage: check.sh NAME:COMMAND ...   (@ stands for a space in COMMAND; exit status 77 means skipped; CHECK_TIMEOUT=SECONDS in front: its own limit)
 # Output of a failing test is shown; of a passing one, only its name.
 set -u
 dir=${CHECK_LOG_DIR:-out/check}
@@ -10,7 +10,8 @@ for t in "$@"; do
     name=${t%%:*} cmd=$(echo "${t#*:}" | tr '@' ' ')
     log=$dir/$(echo "$name" | tr '/ ' '__').log
     start=$(date +%s)
-    timeout "${CHECK_TIMEOUT:-300}" sh -c "$cmd" >"$log" 2>&1 </dev/null
+    limit=$(expr "$cmd" : 'CHECK_TIMEOUT=\([0-9]*\) ' || true)
+    timeout "${limit:-${CHECK_TIMEOUT:-300}}" sh -c "$cmd" >"$log" 2>&1 </dev/null
     st=$?
     took=$(($(date +%s) - start))
     case $st in

@@ -3,7 +3,7 @@
 # As root or through sudo; otherwise prints the one command to run.
 set -eu
 build="gcc make libc6-dev libzydis-dev libjson-c-dev liblzma-dev zlib1g-dev libzstd-dev liblz4-dev"
-test="python3 procps libcmocka-dev nasm clang cpio xz-utils zstd busybox-static libclang-rt-14-dev binutils qemu-system-x86"
+test="python3 procps e2fsprogs libcmocka-dev nasm clang cpio xz-utils zstd busybox-static libclang-rt-14-dev binutils qemu-system-x86"
 bench="bochs bochsbios vgabios nasm qemu-system-x86 busybox-static cpio hyperfine python3"
 run="busybox-static cpio xz-utils"
 browser="chromium python3"
