@@ -29,11 +29,10 @@ $(DEBIAN)/root.img: scripts/mkdebian.sh $(DEBIAN_FILES)
 debian: $(DEBIAN)/root.img guest
 .PHONY: debian
 
-DEBIAN_RUN = python3@tests/debian/run.py@$(O)/ringer
-CHECKS_FULL += $(foreach e,interp translate,debian/$e/programs:GUEST_APPEND=vsyscall=emulate@$(DEBIAN_RUN)@$e@programs@--cpus@2)
-CHECKS_FULL += $(foreach u,translated direct,debian/$u/programs:GUEST_APPEND=vsyscall=emulate@$(DEBIAN_RUN)@translate@programs@--cpus@2@--user-code=$u)
-CHECKS_FULL += $(foreach e,interp translate,debian/$e/kernel:$(DEBIAN_RUN)@$e@kernel@--cpus@2)
-CHECKS_FULL += debian/interp/gdb:$(DEBIAN_RUN)@interp@gdb
-CHECKS_FULL += $(foreach u,auto translated direct,debian/$u/gdb:$(DEBIAN_RUN)@translate@gdb@--user-code=$u)
-CHECKS_FULL += $(foreach n,1 2,debian/translate/stress-$n:CHECK_TIMEOUT=900@GUEST_TIMEOUT=860@STRESS_SECONDS=2@$(DEBIAN_RUN)@translate@stress@--cpus@$n)
+DEBIAN_RUN = CHECK_TIMEOUT=900@GUEST_TIMEOUT=880@GUEST_APPEND=vsyscall=emulate@python3@tests/debian/run.py@$(O)/ringer
+CHECKS_FULL += $(foreach c,programs kernel gdb,$(foreach e,interp translate,debian/$e/$c:$(DEBIAN_RUN)@$e@$c@--cpus@2))
+CHECKS_FULL += $(foreach c,programs gdb,$(foreach u,translated direct,debian/$u/$c:$(DEBIAN_RUN)@translate@$c@--cpus@2@--user-code=$u))
+# Each stressor for two seconds: three minutes or more
+CHECKS_FULL += $(foreach n,1 2,debian/translate/stress-$n:$(DEBIAN_RUN)@translate@stress@--cpus@$n)
+CHECKS_FULL += debian/direct/stress:$(DEBIAN_RUN)@translate@stress@--cpus@2@--user-code=direct
 CHECK_FULL_DEPS += debian
