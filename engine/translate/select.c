@@ -18,17 +18,17 @@ struct tr_site *sel_site(struct tr *t)
 }
 static uint32_t site_id(const struct tr *t, const struct tr_site *s) { return (uint32_t)((const uint8_t *)s - t->x->arena); }
 
-static void later(struct tr *t, uint8_t *disp, struct tr_site *s, uint8_t *stub)
+void sel_later(struct tr *t, uint8_t *disp, struct tr_site *s, uint8_t *stub)
 {
     t->out[t->nout++] = (struct out){.disp = disp, .site = s, .stub = stub, .idx = t->idx, .off = t->off, .in = t->in};
 }
-static void leave_by(struct tr *t, enum out_kind kind, uint8_t *disp)
+void sel_leave_by(struct tr *t, enum out_kind kind, uint8_t *disp)
 {
     t->out[t->nout++] = (struct out){.kind = kind, .disp = disp, .idx = t->idx, .off = t->off, .in = t->in};
 }
 
 /* The block has run k instructions. RCX is lost. */
-static void count(struct tr *t, unsigned k)
+void sel_count(struct tr *t, unsigned k)
 {
     if (!k)
         return;
@@ -38,14 +38,14 @@ static void count(struct tr *t, unsigned k)
 }
 
 /* To the dispatcher, before this instruction, if there are requests. RCX is lost. */
-static void heed(struct tr *t)
+void sel_heed(struct tr *t)
 {
     if (t->idx && t->in[-1].op == X86_OP_STI) /* its shadow; it has looked itself */
         return;
     e_rm(&t->e, 0, 0x8b, H_CX, AT_VCPU(requests));
     uint8_t *none = e_jrcxz(&t->e);
 
-    leave_by(t, OUT_LEAVE, e_jmp(&t->e, NULL));
+    sel_leave_by(t, OUT_LEAVE, e_jmp(&t->e, NULL));
     e_here(&t->e, none);
 }
 
@@ -54,7 +54,7 @@ void sel_unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub)
 {
     uint8_t *ok = e_jrcxz(&t->e);
 
-    later(t, e_jmp(&t->e, NULL), s, stub);
+    sel_later(t, e_jmp(&t->e, NULL), s, stub);
     e_here(&t->e, ok);
 }
 
@@ -449,7 +449,7 @@ static bool divide(struct tr *t, bool sign)
     uint8_t *over = e->p;
     e1(e, 0);
     e_here(e, zero);
-    later(t, e_jmp(e, NULL), s, t->x->miss_stub);
+    sel_later(t, e_jmp(e, NULL), s, t->x->miss_stub);
     e_here(e, over);
     return true;
 }
@@ -457,21 +457,21 @@ static bool divide(struct tr *t, bool sign)
 /* --- stack ----------------------------------------------------------------------- */
 
 /* Room for eight bytes below the top. */
-static struct hmem stack_slot(struct tr *t, bool again)
+struct hmem sel_stack_slot(struct tr *t, bool again)
 {
     struct hmem op;
 
     sel_memory(t, SEL_STACK, sel_stack(X86_RSP, -8), true, 8, again, &op);
     return op;
 }
-static struct hmem stack_top(struct tr *t)
+struct hmem sel_stack_top(struct tr *t)
 {
     struct hmem op;
 
     sel_memory(t, SEL_STACK, sel_stack(X86_RSP, 0), false, 8, true, &op);
     return op;
 }
-static void move_top(struct tr *t, int d) { e_lea(&t->e, H_GSP, (struct hmem){H_GSP, NOREG, 1, d}); }
+void sel_move_top(struct tr *t, int d) { e_lea(&t->e, H_GSP, (struct hmem){H_GSP, NOREG, 1, d}); }
 
 static bool push(struct tr *t)
 {
@@ -484,13 +484,13 @@ static bool push(struct tr *t)
         return false;
     switch (o->kind) {
     case X86_OPND_GPR:
-        op = stack_slot(t, true);
+        op = sel_stack_slot(t, true);
         e_store(e, sel_fetch(t, o->reg, H_CX), op);
         break;
     case X86_OPND_IMM:
         if (in->imm != (int32_t)in->imm)
             return false;
-        op = stack_slot(t, true);
+        op = sel_stack_slot(t, true);
         e_rm(e, E_W, 0xc7, 0, op);
         e4(e, (uint32_t)in->imm);
         break;
@@ -500,13 +500,13 @@ static bool push(struct tr *t)
             return false;
         e_load(e, H_CX, op);
         e_store(e, H_CX, AT_ROOM(tmp[0]));
-        op = stack_slot(t, false);
+        op = sel_stack_slot(t, false);
         e_load(e, H_CX, AT_ROOM(tmp[0]));
         e_store(e, H_CX, op);
         break;
     default: return false;
     }
-    move_top(t, -8);
+    sel_move_top(t, -8);
     return true;
 }
 
@@ -520,12 +520,12 @@ static bool pop(struct tr *t)
         return false;
 
     const unsigned h = tr_host[o->reg] == NOREG ? H_CX : tr_host[o->reg];
-    const struct hmem op = stack_top(t);
+    const struct hmem op = sel_stack_top(t);
 
     e_load(e, h, op);
     sel_put_back(t, o->reg, h);
     if (o->reg != X86_RSP)
-        move_top(t, 8);
+        sel_move_top(t, 8);
     return true;
 }
 
@@ -540,225 +540,6 @@ static bool leave(struct tr *t)
     e_lea(e, H_GSP, (struct hmem){H_BP, NOREG, 1, 8});
     e_load(e, H_BP, op);
     return true;
-}
-
-/* --- branches ---------------------------------------------------------------------- */
-
-/* The target in S0 to its entry of the jump table, offset in S1. */
-static void probe(struct tr *t, struct tr_site *s, uint8_t *stub)
-{
-    const int32_t base = (int32_t)((t->b->key & TR_CTX) * sizeof(t->x->room->jump[0]));
-    struct emit *e = &t->e;
-
-    RORX(H_CX, H_S0, 12);
-    e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
-    PDEP(H_S1, H_CX, AT_ROOM(jump_mask));
-    t->s1 = -1;
-    e_load(e, H_CX, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, nlin)));
-    e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
-    sel_unless_zero(t, s, stub);
-}
-static void go(struct tr *t)
-{
-    const int32_t base = (int32_t)((t->b->key & TR_CTX) * sizeof(t->x->room->jump[0]));
-    struct emit *e = &t->e;
-
-    e_load(e, H_CX, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, page)));
-    e_store(e, H_CX, AT_CPU(rip));
-    e_jmp_mem(e, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, code)));
-}
-
-/* To the target in S0, which may turn out not to be canonical. popped: bytes the branch has taken off the stack. on: no branch, the
- * next instruction. */
-static void jump_far(struct tr *t, int popped, bool on)
-{
-    struct tr_site *s = sel_site(t);
-
-    s->size = (uint8_t)popped;
-    s->redo = on;
-    probe(t, s, t->x->goto_stub);
-    go(t);
-}
-
-static bool in_page(int64_t off) { return off >= 0 && off <= 0xfff; }
-
-static struct tr_site *chain_site(struct tr *t, int64_t to, uint8_t *disp)
-{
-    struct tr_site *s = sel_site(t);
-
-    s->off = (uint16_t)to;
-    s->link = disp;
-    later(t, disp, s, t->x->chain_stub);
-    return s;
-}
-
-/* Go on at an offset relative to the page. */
-static void jump_to(struct tr *t, int64_t to, bool on)
-{
-    struct emit *e = &t->e;
-
-    if (in_page(to)) {
-        chain_site(t, to, e_jmp(e, NULL));
-        return;
-    }
-    e_load(e, H_S0, AT_CPU(rip));
-    e_lea(e, H_S0, (struct hmem){H_S0, NOREG, 1, (int32_t)to});
-    jump_far(t, 0, on);
-}
-
-void sel_go_on(struct tr *t)
-{
-    count(t, t->idx + 1);
-    jump_to(t, (int64_t)t->off + t->in->len, true);
-}
-
-static int64_t branch_to(const struct x86_insn *in, unsigned off) { return (int64_t)off + in->len + in->imm; }
-
-static bool is_jcc(const struct x86_insn *in)
-{
-    return !in->vex && ((in->map == 0 && (in->opcode & 0xf0) == 0x70) || (in->map == 1 && (in->opcode & 0xf0) == 0x80));
-}
-
-bool tr_passes(const struct x86_insn *in, unsigned off)
-{
-    return is_jcc(in) && in->opsize == 8 && branch_to(in, off) > off;
-}
-
-static enum sel_result jcc(struct tr *t)
-{
-    const int64_t next = t->off + t->in->len, to = next + t->in->imm;
-    const unsigned cc = t->in->opcode & 15;
-    struct emit *e = &t->e;
-
-    if (t->in->opsize != 8 || to != (int32_t)to)
-        return NONE;
-    if (t->idx + 1 < t->n) {
-        leave_by(t, OUT_SIDE, e_jcc(e, cc, NULL));
-        return GO_ON;
-    }
-    if (to <= t->off)
-        heed(t);
-    count(t, t->idx + 1);
-    if (in_page(to)) {
-        chain_site(t, to, e_jcc(e, cc, NULL));
-    } else {
-        uint8_t *over = e_jcc(e, cc ^ 1, NULL);
-
-        jump_to(t, to, false);
-        e_patch(over, e->p);
-    }
-    jump_to(t, next, true);
-    return END;
-}
-
-/* The target of an indirect branch into S0 (the operand looked up). */
-static bool target(struct tr *t)
-{
-    const struct x86_operand *o = &t->in->opnd[x86_explicit(t->in, 0)];
-    struct emit *e = &t->e;
-
-    if (o->kind == X86_OPND_GPR) {
-        if (tr_host[o->reg] == NOREG)
-            e_load(e, H_S0, AT_CPU(gpr[o->reg]));
-        else
-            e_mov(e, H_S0, tr_host[o->reg]);
-        return true;
-    }
-    struct hmem op;
-    if (o->kind != X86_OPND_MEM || !sel_memory(t, SEL_MEM, sel_operand_of(t->in), false, 8, true, &op))
-        return false;
-    e_load(e, H_S0, op);
-    return true;
-}
-
-static void push_next(struct tr *t, bool again)
-{
-    struct emit *e = &t->e;
-
-    const struct hmem op = stack_slot(t, again);
-    e_load(e, H_CX, AT_CPU(rip));
-    e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)(t->off + t->in->len)});
-    e_store(e, H_CX, op);
-    move_top(t, -8);
-}
-
-static enum sel_result jmp(struct tr *t)
-{
-    const int64_t to = (int64_t)t->off + t->in->len + t->in->imm;
-
-    if (t->in->opsize != 8)
-        return NONE;
-    if (t->in->opnd[x86_explicit(t->in, 0)].kind == X86_OPND_REL) {
-        if (to != (int32_t)to)
-            return NONE;
-        if (to <= t->off)
-            heed(t);
-        count(t, t->idx + 1);
-        jump_to(t, to, false);
-        return END;
-    }
-    heed(t);
-    if (!target(t))
-        return NONE;
-    count(t, t->idx + 1);
-    jump_far(t, 0, false);
-    return END;
-}
-
-static enum sel_result call(struct tr *t)
-{
-    const int64_t to = (int64_t)t->off + t->in->len + t->in->imm;
-    struct emit *e = &t->e;
-
-    if (t->in->opsize != 8)
-        return NONE;
-    if (t->in->opnd[x86_explicit(t->in, 0)].kind == X86_OPND_REL) {
-        if (to != (int32_t)to)
-            return NONE;
-        if (to <= t->off)
-            heed(t);
-        push_next(t, true);
-        count(t, t->idx + 1);
-        if (in_page(to)) {
-            jump_to(t, to, false);
-        } else {
-            e_load(e, H_S0, AT_CPU(rip));
-            e_lea(e, H_S0, (struct hmem){H_S0, NOREG, 1, (int32_t)to});
-            jump_far(t, -8, false);
-        }
-        return END;
-    }
-    heed(t);
-    if (!target(t))
-        return NONE;
-    struct tr_site *s = sel_site(t);
-
-    s->redo = true;
-    probe(t, s, t->x->miss_stub);
-    e_store(e, H_S1, AT_ROOM(tmp[0]));
-    push_next(t, t->in->opnd[x86_explicit(t->in, 0)].kind != X86_OPND_MEM);
-    count(t, t->idx + 1);
-    e_load(e, H_S1, AT_ROOM(tmp[0]));
-    go(t);
-    return END;
-}
-
-static enum sel_result ret(struct tr *t)
-{
-    const struct x86_insn *in = t->in;
-    const bool imm = in->opnd[x86_explicit(in, 0)].kind == X86_OPND_IMM;
-    const unsigned bytes = 8 + (imm ? (uint16_t)in->imm : 0);
-    struct emit *e = &t->e;
-
-    if (in->opsize != 8 || bytes > 127)
-        return NONE;
-    heed(t);
-    const struct hmem op = stack_top(t);
-    count(t, t->idx + 1);
-    e_load(e, H_S0, op);
-    move_top(t, (int)bytes);
-    jump_far(t, (int)bytes, false);
-    return END;
 }
 
 /* --- the rest --------------------------------------------------------------------- */
@@ -817,7 +598,7 @@ bool sel_known(const struct x86_insn *in)
     case X86_OP_ENDBR64: case X86_OP_ENDBR32:
         return true;
     default:
-        return is_jcc(in) || (in->has_modrm && (x86_isa[in->row].attr & (X86_ATTR_SSE | X86_ATTR_AVX)) && !(x86_isa[in->row].attr & (X86_ATTR_MMX | X86_ATTR_X87)));
+        return sel_is_jcc(in) || (in->has_modrm && (x86_isa[in->row].attr & (X86_ATTR_SSE | X86_ATTR_AVX)) && !(x86_isa[in->row].attr & (X86_ATTR_MMX | X86_ATTR_X87)));
     }
 }
 
@@ -850,10 +631,10 @@ static enum sel_result translate(struct tr *t)
         return GO_ON;
     case X86_OP_JO: case X86_OP_JNO: case X86_OP_JB: case X86_OP_JAE: case X86_OP_JE: case X86_OP_JNE: case X86_OP_JBE: case X86_OP_JA:
     case X86_OP_JS: case X86_OP_JNS: case X86_OP_JP: case X86_OP_JNP: case X86_OP_JL: case X86_OP_JGE: case X86_OP_JLE: case X86_OP_JG:
-        return jcc(t);
-    case X86_OP_JMP: return jmp(t);
-    case X86_OP_CALL: return call(t);
-    case X86_OP_RET: return ret(t);
+        return sel_jcc(t);
+    case X86_OP_JMP: return sel_jmp(t);
+    case X86_OP_CALL: return sel_call(t);
+    case X86_OP_RET: return sel_ret(t);
     case X86_OP_CLI: r = sel_system(t); return r == NONE ? executor(t, xl_cli) : r;
     case X86_OP_STI: /* the shadow needs an instruction behind it */
         r = sel_system(t);
@@ -868,7 +649,7 @@ static enum sel_result translate(struct tr *t)
 /* Would the block end with this instruction because only the executor knows what it does? */
 static bool cuts(const struct tr *t, const struct x86_insn *in)
 {
-    if (is_jcc(in))
+    if (sel_is_jcc(in))
         return false;
     switch (in->op) {
     case X86_OP_CLI: case X86_OP_STI: return false;
@@ -906,7 +687,7 @@ static void out_of_line(struct tr *t, const struct out *o)
         e_jmp(e, o->stub);
         break;
     case OUT_LEAVE:
-        count(t, o->idx);
+        sel_count(t, o->idx);
         leave_for(t, o->off);
         break;
     case OUT_WINDOW:
@@ -914,12 +695,12 @@ static void out_of_line(struct tr *t, const struct out *o)
         e_jmp(e, t->x->window_stub);
         o->site->next = e->p + e->rx;
         o->site->link = o->disp;
-        count(t, o->idx);
-        chain_site(t, o->off, e_jmp(e, NULL))->plain = true;
+        sel_count(t, o->idx);
+        sel_chain(t, o->off, e_jmp(e, NULL))->plain = true;
         break;
     case OUT_SIDE:
-        count(t, o->idx + 1);
-        jump_to(t, branch_to(o->in, o->off), false);
+        sel_count(t, o->idx + 1);
+        sel_jump_to(t, sel_branch_to(o->in, o->off), false);
         break;
     }
 }
@@ -937,7 +718,7 @@ static void unless_stopped(struct tr *t)
     e_vrr(e, 2, V_F2, true, 0xf7, H_CX, H_S0, H_CX); /* shrx */
     uint8_t *on = e_jrcxz(e);
 
-    leave_by(t, OUT_LEAVE, e_jmp(e, NULL));
+    sel_leave_by(t, OUT_LEAVE, e_jmp(e, NULL));
     e_here(e, on);
 }
 
@@ -990,8 +771,8 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
         t.idx = n - 1;
         t.in = &ins[n - 1];
         t.nopen = 0;
-        count(&t, n);
-        jump_to(&t, t.off, true);
+        sel_count(&t, n);
+        sel_jump_to(&t, t.off, true);
     }
     /* Out of line: what each site passes, and where to. */
     b->leave = e->p;

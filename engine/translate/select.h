@@ -98,6 +98,17 @@ bool sel_memory(struct tr *t, unsigned which, struct sel_where at, bool write, u
 void sel_lookup(struct tr *t, bool write, unsigned size, bool again);
 /* The same for the window of size bytes from S0, of which the instruction itself accesses own_size at own. */
 void sel_look_wide(struct tr *t, bool write, unsigned size, bool own_write, unsigned own, unsigned own_size);
+/* The block has run k instructions. RCX is lost. */
+void sel_count(struct tr *t, unsigned k);
+/* To the dispatcher, before this instruction, if there are requests. RCX is lost. */
+void sel_heed(struct tr *t);
+/* Code behind the block's for a jump whose displacement is at disp. */
+void sel_later(struct tr *t, uint8_t *disp, struct tr_site *s, uint8_t *stub);
+void sel_leave_by(struct tr *t, enum out_kind kind, uint8_t *disp);
+/* Room for eight bytes below the top of the stack; the eight bytes at the top; RSP += d. */
+struct hmem sel_stack_slot(struct tr *t, bool again);
+struct hmem sel_stack_top(struct tr *t);
+void sel_move_top(struct tr *t, int d);
 /* Does the selector know the instruction, and do its operands name all general registers it changes (but RAX and RDX)? */
 bool sel_known(const struct x86_insn *in);
 void sel_find_windows(struct tr *t);
@@ -118,6 +129,18 @@ bool sel_simd(struct tr *t);
 enum sel_result { GO_ON, END, NONE }; /* NONE: the executor's */
 /* System instructions (select_sys.c). */
 enum sel_result sel_system(struct tr *t);
+/* Branches (select_branch.c). */
+enum sel_result sel_jcc(struct tr *t);
+enum sel_result sel_jmp(struct tr *t);
+enum sel_result sel_call(struct tr *t);
+enum sel_result sel_ret(struct tr *t);
+bool sel_is_jcc(const struct x86_insn *in);
+/* Where a relative branch leads, relative to the page. */
+int64_t sel_branch_to(const struct x86_insn *in, unsigned off);
+/* The jump whose displacement is at disp leads to offset to in the page, by a link. */
+struct tr_site *sel_chain(struct tr *t, int64_t to, uint8_t *disp);
+/* Go on at an offset relative to the page. on: no branch, the next instruction. */
+void sel_jump_to(struct tr *t, int64_t to, bool on);
 /* Count, and go on at the next instruction, which is in the same page, in another block. */
 void sel_go_on(struct tr *t);
 
