@@ -149,6 +149,12 @@ int tr_cache_init(struct translate *x)
     x->room->not_if = 0xffffffffu & ~(uint32_t)X86_FL_IF;
     x->room->arith = X86_FL_ARITH;
     x->room->fsgsbase = X86_CR4_FSGSBASE;
+    x->room->df = X86_FL_DF;
+    x->room->sce = X86_EFER_SCE;
+    x->room->masked = X86_FL_ARITH | X86_FL_AC;
+    x->room->upper = ~0ull << 47;
+    x->room->stepped = X86_FL_TF | X86_FL_AC;
+    x->room->not_df = 0xffffffffu & ~(uint32_t)X86_FL_DF;
     for (unsigned i = 0; i < 7; i++)
         x->room->align_mask[i] = (1u << i) - 1;
     for (unsigned i = 0; i < X86_TLB_NCTX; i++)

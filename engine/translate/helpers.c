@@ -133,6 +133,16 @@ static uintptr_t anew(struct vcpu *v, const struct tr_site *s)
     return next(v);
 }
 
+/* Must the executor do a string instruction of which an element at lin misses? */
+static bool string_redo(const struct x86_cpu *c, const struct tr_site *s, uint64_t lin)
+{
+    const uint64_t si = c->gpr[X86_RSI] >> 12, di = c->gpr[X86_RDI] >> 12;
+
+    if (s->rep && (lin & 0xfff) + c->gpr[X86_RCX] * s->rep > 0x1000)
+        return true;
+    return s->pair && si != di && ((si ^ di) & (TR_TLB_SIZE - 1)) == 0;
+}
+
 uintptr_t xl_miss(struct vcpu *v, struct tr_site *s)
 {
     struct translate *x = translate_of(v);
@@ -141,7 +151,7 @@ uintptr_t xl_miss(struct vcpu *v, struct tr_site *s)
     void *host;
 
     x->st.misses++;
-    if (s->redo || (lin & 0xfff) + s->size > 0x1000 || !x86_canonical(lin))
+    if (s->redo || (lin & 0xfff) + s->size > 0x1000 || !x86_canonical(lin) || ((s->rep | s->pair) && string_redo(c, s, lin)))
         return redo(v, s);
     c->rip += s->off;
     if (x86_lin_host(c, lin, s->access, &host)) {

@@ -111,7 +111,8 @@ bool sel_address(struct tr *t, unsigned dst, const struct sel_where *at, int ext
     return true;
 }
 
-static void look(struct tr *t, bool write, unsigned size, struct tr_site *s, bool wide)
+/* rep: not 0: guest RCX elements of this size, not size bytes. */
+static void look(struct tr *t, bool write, unsigned size, unsigned rep, struct tr_site *s, bool wide)
 {
     const unsigned ctx = t->b->key & TR_CTX;
     struct emit *e = &t->e;
@@ -120,12 +121,25 @@ static void look(struct tr *t, bool write, unsigned size, struct tr_site *s, boo
     SHRX(H_S1, H_S0);
     PDEP(H_S1, H_S1, AT_ROOM(tlb_mask));
     e_load(e, H_CX, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + (write ? offsetof(struct tr_tlb, nwrite) : offsetof(struct tr_tlb, nread)))));
-    e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, (int32_t)size - 1});
+    e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, rep ? -1 : (int32_t)size - 1});
+    if (rep)
+        e_lea(e, H_CX, (struct hmem){H_CX, H_GCX, (uint8_t)rep, 0});
     SHRX(H_CX, H_CX);
     sel_unless_zero(t, s, t->x->miss_stub);
     if (wide)
         t->out[t->nout - 1].kind = OUT_WINDOW;
     e_load(e, H_S1, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + offsetof(struct tr_tlb, addend))));
+}
+
+struct tr_site *sel_lookup_string(struct tr *t, bool write, unsigned size, unsigned scale)
+{
+    struct tr_site *s = sel_site(t);
+
+    s->size = (uint8_t)(scale ? 1 : size);
+    s->rep = (uint8_t)scale;
+    s->access = write ? X86_WRITE : X86_READ;
+    look(t, write, size, scale, s, false);
+    return s;
 }
 
 void sel_lookup(struct tr *t, bool write, unsigned size, bool again)
@@ -135,7 +149,7 @@ void sel_lookup(struct tr *t, bool write, unsigned size, bool again)
     s->size = (uint8_t)size;
     s->access = write ? X86_WRITE : X86_READ;
     s->redo = !again;
-    look(t, write, size, s, false);
+    look(t, write, size, 0, s, false);
 }
 
 void sel_look_wide(struct tr *t, bool write, unsigned size, bool own_write, unsigned own, unsigned own_size)
@@ -148,7 +162,7 @@ void sel_look_wide(struct tr *t, bool write, unsigned size, bool own_write, unsi
     s->wide_write = write;
     s->own = (uint8_t)own;
     s->own_size = (uint8_t)own_size;
-    look(t, write, size, s, true);
+    look(t, write, size, 0, s, true);
 }
 
 /* Locked accesses that are not aligned go the exact way: they might cross a cache line. */
@@ -626,6 +640,7 @@ static enum sel_result translate(struct tr *t)
     case X86_OP_PUSH: return push(t) ? GO_ON : NONE;
     case X86_OP_POP: return pop(t) ? GO_ON : NONE;
     case X86_OP_LEAVE: return leave(t) ? GO_ON : NONE;
+    case X86_OP_STOS: case X86_OP_MOVS: return sel_string(t) ? GO_ON : NONE;
     case X86_OP_NOP: case X86_OP_ENDBR64: case X86_OP_ENDBR32: case X86_OP_PREFETCHT0: case X86_OP_PREFETCHT1:
     case X86_OP_PREFETCHT2: case X86_OP_PREFETCHNTA: case X86_OP_PREFETCHW: case X86_OP_PREFETCH:
         return GO_ON;

@@ -123,6 +123,10 @@ void sel_immediate(struct tr *t);
 unsigned sel_fetch(struct tr *t, unsigned guest, unsigned scratch);
 void sel_put_back(struct tr *t, unsigned guest, unsigned reg);
 
+/* As sel_lookup, on a miss starting anew, for size bytes; rep, not 0: for as many elements of rep bytes as guest RCX says, 1 to 4096. */
+struct tr_site *sel_lookup_string(struct tr *t, bool write, unsigned size, unsigned scale);
+/* STOS and MOVS (select_str.c). False: the executor's. */
+bool sel_string(struct tr *t);
 /* SSE and AVX instructions (select_simd.c). False: the executor's. */
 bool sel_simd(struct tr *t);
 
@@ -141,6 +145,13 @@ int64_t sel_branch_to(const struct x86_insn *in, unsigned off);
 struct tr_site *sel_chain(struct tr *t, int64_t to, uint8_t *disp);
 /* Go on at an offset relative to the page. on: no branch, the next instruction. */
 void sel_jump_to(struct tr *t, int64_t to, bool on);
+/* To the canonical address in S0, in another context, which the state is already that of. */
+void sel_jump_ctx(struct tr *t, unsigned ctx);
+/* SYSCALL and SYSRET (select_call.c). */
+enum sel_result sel_syscall(struct tr *t);
+enum sel_result sel_sysret(struct tr *t);
+/* As x86_count_sensitive. RCX is lost. */
+void sel_tally(struct tr *t);
 /* Count, and go on at the next instruction, which is in the same page, in another block. */
 void sel_go_on(struct tr *t);
 

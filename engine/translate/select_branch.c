@@ -5,9 +5,9 @@
 #include "engine/translate/select.h"
 
 /* The target in S0 to its entry of the jump table, offset in S1. */
-static void probe(struct tr *t, struct tr_site *s, uint8_t *stub)
+static void probe(struct tr *t, unsigned ctx, struct tr_site *s, uint8_t *stub)
 {
-    const int32_t base = (int32_t)((t->b->key & TR_CTX) * sizeof(t->x->room->jump[0]));
+    const int32_t base = (int32_t)(ctx * sizeof(t->x->room->jump[0]));
     struct emit *e = &t->e;
 
     RORX(H_CX, H_S0, 12);
@@ -18,9 +18,9 @@ static void probe(struct tr *t, struct tr_site *s, uint8_t *stub)
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     sel_unless_zero(t, s, stub);
 }
-static void go(struct tr *t)
+static void go(struct tr *t, unsigned ctx)
 {
-    const int32_t base = (int32_t)((t->b->key & TR_CTX) * sizeof(t->x->room->jump[0]));
+    const int32_t base = (int32_t)(ctx * sizeof(t->x->room->jump[0]));
     struct emit *e = &t->e;
 
     e_load(e, H_CX, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, page)));
@@ -36,8 +36,17 @@ static void jump_far(struct tr *t, int popped, bool on)
 
     s->size = (uint8_t)popped;
     s->redo = on;
-    probe(t, s, t->x->goto_stub);
-    go(t);
+    probe(t, t->b->key & TR_CTX, s, t->x->goto_stub);
+    go(t, t->b->key & TR_CTX);
+}
+
+void sel_jump_ctx(struct tr *t, unsigned ctx)
+{
+    struct tr_site *s = sel_site(t);
+
+    s->redo = true;
+    probe(t, ctx, s, t->x->goto_stub);
+    go(t, ctx);
 }
 
 static bool in_page(int64_t off) { return off >= 0 && off <= 0xfff; }
@@ -194,12 +203,12 @@ enum sel_result sel_call(struct tr *t)
     struct tr_site *s = sel_site(t);
 
     s->redo = true;
-    probe(t, s, t->x->miss_stub);
+    probe(t, t->b->key & TR_CTX, s, t->x->miss_stub);
     e_store(e, H_S1, AT_ROOM(tmp[0]));
     push_next(t, t->in->opnd[x86_explicit(t->in, 0)].kind != X86_OPND_MEM);
     sel_count(t, t->idx + 1);
     e_load(e, H_S1, AT_ROOM(tmp[0]));
-    go(t);
+    go(t, t->b->key & TR_CTX);
     return END;
 }
 

@@ -7,8 +7,7 @@
 
 static bool kernel(const struct tr *t) { return (t->b->key & TR_CTX) != X86_TLB_USER; }
 
-/* As x86_count_sensitive. RCX is lost. */
-static void tally(struct tr *t)
+void sel_tally(struct tr *t)
 {
     const unsigned pg = x86_isa[t->in->row].pg & 7;
     struct hmem m = AT_CPU(pg_count);
@@ -40,7 +39,18 @@ static bool cli(struct tr *t)
     if (!kernel(t))
         return false;
     set_if(t, 0);
-    tally(t);
+    sel_tally(t);
+    return true;
+}
+
+static bool cld(struct tr *t)
+{
+    struct emit *e = &t->e;
+
+    e_rm(e, 0, 0x8b, H_CX, AT_CPU(fl_sys));
+    PEXT(H_CX, H_CX, AT_ROOM(not_df));
+    PDEP(H_CX, H_CX, AT_ROOM(not_df));
+    e_rm(e, 0, 0x89, H_CX, AT_CPU(fl_sys));
     return true;
 }
 
@@ -59,7 +69,7 @@ static bool sti(struct tr *t)
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     sel_unless_zero(t, s, t->x->miss_stub);
     set_if(t, X86_FL_IF);
-    tally(t);
+    sel_tally(t);
     return true;
 }
 
@@ -81,7 +91,7 @@ static bool pushf(struct tr *t)
     e_rm(e, 0, 0x8b, H_S0, AT_CPU(fl_sys));
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     e_store(e, H_CX, (struct hmem){H_S1, NOREG, 1, 0});
-    tally(t);
+    sel_tally(t);
     return true;
 }
 
@@ -95,7 +105,7 @@ static bool swapgs(struct tr *t)
     e_load(e, H_S1, AT_CPU(seg[X86_GS].base));
     e_store(e, H_S0, AT_CPU(seg[X86_GS].base));
     e_store(e, H_S1, AT_CPU(kernel_gs_base));
-    tally(t);
+    sel_tally(t);
     return true;
 }
 
@@ -117,7 +127,7 @@ static bool ac(struct tr *t, bool set)
         e_lea(e, H_CX, tlb);
         e_store(e, H_CX, AT_CPU(mmu.cur));
     }
-    tally(t);
+    sel_tally(t);
     sel_go_on(t);
     return true;
 }
@@ -140,7 +150,7 @@ static bool read_cr(struct tr *t)
 
     e_load(&t->e, h, m);
     sel_put_back(t, d->reg, h);
-    tally(t);
+    sel_tally(t);
     return true;
 }
 
@@ -164,7 +174,7 @@ static bool read_base(struct tr *t, unsigned seg)
 
     e_rm(e, d->size == 8 ? E_W : 0, 0x8b, h, m);
     sel_put_back(t, d->reg, h);
-    tally(t);
+    sel_tally(t);
     return true;
 }
 
@@ -235,10 +245,13 @@ enum sel_result sel_system(struct tr *t)
     switch (t->in->op) {
     case X86_OP_CLI: ok = cli(t); break;
     case X86_OP_STI: ok = sti(t); break;
+    case X86_OP_CLD: ok = cld(t); break;
     case X86_OP_PUSHF: ok = pushf(t); break;
     case X86_OP_SWAPGS: ok = swapgs(t); break;
     case X86_OP_STAC: ok = ends = ac(t, true); break;
     case X86_OP_CLAC: ok = ends = ac(t, false); break;
+    case X86_OP_SYSCALL: return sel_syscall(t);
+    case X86_OP_SYSRET: return sel_sysret(t);
     case X86_OP_MOV_CR: ok = read_cr(t); break;
     case X86_OP_RDFSBASE: ok = read_base(t, X86_FS); break;
     case X86_OP_RDGSBASE: ok = read_base(t, X86_GS); break;

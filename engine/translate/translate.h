@@ -63,10 +63,10 @@ struct room {
     uint64_t host_sp, ret, lin, aux; /* of the C caller; where a helper goes back to; address that missed or jump target; argument */
     uint64_t tmp[3], host_mxcsr;
     uint64_t window[TR_WINDOWS]; /* of the running block: from linear to host addresses */
-    uint64_t tlb_mask, jump_mask, align_mask[7], not_if, arith, fsgsbase, pad[4]; /* operands of PDEP and PEXT */
+    uint64_t tlb_mask, jump_mask, align_mask[7], not_if, arith, fsgsbase, df, not_df, sce, masked, upper, stepped; /* operands of PDEP and PEXT */
     uint64_t direct; /* not 0: whoever enters CPL 3 leaves to the dispatcher, which may run that code directly */
     uint32_t xmm_dead, ymm_dead; /* not 0: vector registers, their upper halves, are in struct x86_cpu, not in the host's */
-    uint64_t spare[6];
+    uint64_t spare[4];
     struct tr_jump jump[X86_TLB_NCTX][TR_JUMP_SIZE];
     struct tr_tlb tlb[X86_TLB_NCTX][TR_TLB_SIZE];
 };
@@ -137,6 +137,8 @@ struct tr_site {
     bool wide_write;   /* windows: must be writable as a whole */
     uint8_t own, own_size; /* the instruction's own access in it, which is what size and access are of otherwise */
     bool plain;        /* chain exits: go on without windows */
+    uint8_t rep;       /* string instructions with REP: bytes of an element; all RCX of them are accessed, size is 1 */
+    bool pair;         /* memory at RSI and RDI is accessed; the entry of one must not displace that of the other */
 };
 
 struct tr_page {
