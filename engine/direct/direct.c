@@ -42,6 +42,18 @@ bool direct_ready(struct direct *d)
     return s->promoted && !s->banned;
 }
 
+bool direct_wanted(const struct direct *d)
+{
+    const uint64_t pgd = d->v->cpu.cr3 & 0x000ffffffffff000ull;
+
+    if (!d->promoted || d->always)
+        return d->promoted;
+    for (const struct dspace *s = d->space; s < d->space + DIRECT_SPACES; s++)
+        if (s->pgd == pgd)
+            return s->promoted && !s->banned;
+    return false;
+}
+
 /* --- registers ------------------------------------------------------------------------------ */
 
 void direct_load(const struct x86_cpu *c, struct user64_regs *r)

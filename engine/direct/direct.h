@@ -129,6 +129,8 @@ void direct_free(struct direct *d);
 
 /* Is the address space at hand to run directly, and can the state? Call before user code is run in any other way. */
 bool direct_ready(struct direct *d);
+/* Might direct_ready say yes while CR3 stays what it is? Changes with promotions, too. */
+bool direct_wanted(const struct direct *d);
 /* Run user code until something else is to be done; the canonical state is complete before and after. False: *exit is EXIT_FAIL. */
 bool direct_run(struct direct *d, struct vcpu_exit *exit);
 /* Before guest code runs in whatever way: keeps the sampling clock going, and judges when it has ticked. */

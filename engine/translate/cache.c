@@ -21,7 +21,7 @@ static unsigned page_slot(uint64_t gpa) { return (unsigned)((gpa >> 12) * 0x9e37
 
 /* Code was changed through one address and will be run through another: serialise (SDM Vol. 3A, 9.1.3) without leaving the guest of
  * whatever hypervisor we may be in, as CPUID would. */
-static void serialise(void)
+void tr_serialise(void)
 {
     uint64_t tmp;
 
@@ -116,16 +116,23 @@ void tr_sync(struct translate *x)
 {
     const struct x86_mmu *m = &x->v->cpu.mmu;
 
+    const uint64_t walks = m->all_flushes + m->nonglobal_flushes + m->page_flushes;
+
     if (m->hard == x->hard) {
         drop_nonglobal(x);
     } else if (m->version == x->version + 1 && m->page_version == m->version) {
         drop_page(x, m->flushed_page);
+        tr_far_check_page(x, m->flushed_page);
     } else {
         for (unsigned i = 0; i < X86_TLB_NCTX; i++)
             clear_tlb(x, i);
-        tr_forget_jumps(x);
+        if (walks != x->walks) { /* else write translations alone were taken away */
+            tr_forget_jumps(x);
+            tr_far_check_all(x);
+        }
         x->st.cleared++;
     }
+    x->walks = walks;
     x->version = m->version;
     x->hard = m->hard;
     x->st.syncs++;
@@ -178,12 +185,13 @@ void tr_flush(void *ctx)
     memset(x->hash, 0, sizeof(*x->hash) << TR_HASH_BITS);
     x->nhash = 0;
     memset(x->pages, 0, sizeof(x->pages));
+    memset(x->far, 0, sizeof(x->far));
     tr_forget_jumps(x);
     x->used = x->base;
     x->taken = 64;
     x->st.flushed++;
     direct_flush(x->direct);
-    serialise();
+    tr_serialise();
 }
 
 void *tr_take(struct translate *x, size_t size)
@@ -312,7 +320,7 @@ void tr_inval(void *ctx, uint64_t gpa, uint32_t len)
     }
     if (hit) {
         p->kills++;
-        serialise();
+        tr_serialise();
     }
 }
 
@@ -406,7 +414,7 @@ static const struct tr_slot *find(struct translate *x, struct source *s, uint64_
     return NULL;
 }
 
-const uint8_t *tr_lookup(struct translate *x, uint64_t *gpa)
+const uint8_t *tr_lookup(struct translate *x, struct tr_found *at)
 {
     struct x86_cpu *c = &x->v->cpu;
     const uint64_t lin = c->rip;
@@ -420,7 +428,7 @@ const uint8_t *tr_lookup(struct translate *x, uint64_t *gpa)
     s.host += lin & OFFS;
     s.gpa |= lin & OFFS;
     s.room = 0x1000 - (unsigned)(lin & OFFS);
-    *gpa = s.gpa;
+    at->gpa = s.gpa;
 
     const struct tr_slot *h = find(x, &s, lin, &fault);
 
@@ -442,6 +450,7 @@ const uint8_t *tr_lookup(struct translate *x, uint64_t *gpa)
         crosses = b->gpa2 != NO_PAGE;
         code = b->code + (x->rx - x->rw);
     }
+    at->alone = !crosses;
     if (x->key & TR_PLAIN) /* for a link alone */
         return code;
     const unsigned ctx = x->key & TR_CTX;

@@ -51,6 +51,8 @@ static inline uintptr_t finish(struct vcpu *v, const struct tr_site *s)
 
     if (UNLIKELY(x->version != v->cpu.mmu.version))
         tr_sync(x);
+    if (UNLIKELY(x->cr3 != v->cpu.cr3))
+        tr_see_space(x);
     v->cpu.rip -= s->off;
     return XL_ON;
 }
@@ -211,6 +213,34 @@ uintptr_t xl_goto(struct vcpu *v, struct tr_site *s)
     return next(v);
 }
 
+/* A branch to another page that is not linked, or not from here. */
+uintptr_t xl_far(struct vcpu *v, struct tr_site *s)
+{
+    struct translate *x = translate_of(v);
+    struct x86_cpu *c = &v->cpu;
+    const uint64_t from = c->rip, lin = from + (uint64_t)(int64_t)s->to, flushed = x->st.flushed;
+
+    x->st.links++;
+    x->room->lin = lin;
+    if (UNLIKELY(!x86_canonical(lin)))
+        return xl_goto(v, s);
+    c->rip = lin;
+    if (!tr_ready(x))
+        return XL_LEAVE;
+
+    struct tr_found at;
+    const uint8_t *code = tr_lookup(x, &at);
+
+    if (!code) {
+        x->turn = !x->it->again;
+        return XL_LEAVE;
+    }
+    c->rip &= ~0xfffull;
+    if (flushed == x->st.flushed && !s->block->dead && ((s->block->key ^ x->key) & ~TR_PLAIN) == 0 && at.alone)
+        tr_far_link(x, s, from, lin, code, at.gpa);
+    return (uintptr_t)code;
+}
+
 /* A link inside the page, not made yet. */
 uintptr_t xl_chain(struct vcpu *v, struct tr_site *s)
 {
@@ -225,16 +255,16 @@ uintptr_t xl_chain(struct vcpu *v, struct tr_site *s)
 
     x->key = (x->key & ~TR_CTX) | tr_ctx(c); /* STAC and CLAC have links, too */
 
-    uint64_t gpa;
+    struct tr_found at;
     x->key |= s->plain ? TR_PLAIN : 0;
-    const uint8_t *code = tr_lookup(x, &gpa);
+    const uint8_t *code = tr_lookup(x, &at);
 
     x->key &= (uint8_t)~TR_PLAIN;
     if (!code) {
         x->turn = !x->it->again;
         return XL_LEAVE;
     }
-    if (flushed == x->st.flushed && !s->block->dead && ((s->block->gpa ^ gpa) & ~0xfffull) == 0)
+    if (flushed == x->st.flushed && !s->block->dead && ((s->block->gpa ^ at.gpa) & ~0xfffull) == 0)
         e_patch(s->link, code - (x->rx - x->rw));
     c->rip &= ~0xfffull;
     return (uintptr_t)code;

@@ -26,8 +26,8 @@ bool tr_can_run(const struct vcpu *v) { return v->cpu.mode == X86_MODE_64 && (v-
 /* The block at cpu->rip, surely alive. */
 static uintptr_t look_up(struct translate *x)
 {
-    uint64_t gpa;
-    const uint8_t *code = tr_lookup(x, &gpa);
+    struct tr_found at;
+    const uint8_t *code = tr_lookup(x, &at);
 
     if (UNLIKELY(!code)) {
         x->turn = !x->it->again;
@@ -37,7 +37,12 @@ static uintptr_t look_up(struct translate *x)
     return (uintptr_t)code;
 }
 
-/* May translated code run now? Brings the tables up to date. */
+void tr_see_space(struct translate *x)
+{
+    x->cr3 = x->v->cpu.cr3;
+    x->room->direct = direct_wanted(x->direct);
+}
+
 static inline bool ready(struct translate *x)
 {
     struct vcpu *v = x->v;
@@ -47,6 +52,8 @@ static inline bool ready(struct translate *x)
     vcpu_irq_rearm(v);
     if (UNLIKELY(vcpu_requests(v)) || UNLIKELY(c->activity != X86_RUNNING) || UNLIKELY(!tr_can_run(v)))
         return false;
+    if (UNLIKELY(x->cr3 != c->cr3))
+        tr_see_space(x);
     if (UNLIKELY(x->room->direct) && direct_ready(x->direct))
         return false;
 
@@ -61,6 +68,8 @@ static inline bool ready(struct translate *x)
 
     return true;
 }
+
+bool tr_ready(struct translate *x) { return ready(x); }
 
 uintptr_t tr_next(struct translate *x)
 {
@@ -103,7 +112,7 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
         struct vm_trace *t = v->vm->trace;
 
         direct_sample(x->direct);
-        x->room->direct = x->direct->promoted;
+        tr_see_space(x);
         if (UNLIKELY(t && t->insns)) {
             if (t->insn)
                 t->insn(t, v);
@@ -126,7 +135,7 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
         } else if (x->room->direct && direct_ready(x->direct)) {
             if (!direct_run(x->direct, exit))
                 return;
-            x->room->direct = x->direct->promoted;
+            tr_see_space(x);
         } else if (!blocks(x)) {
             x->direct->interprets = true;
             interp_step_one(x->it);
@@ -203,7 +212,7 @@ static int tr_vcpu_init(struct vcpu *v)
     x->hard = v->cpu.mmu.hard;
     x->direct = direct_new(x->it);
     if (x->direct)
-        x->room->direct = x->direct->promoted;
+        tr_see_space(x);
     if (!x->direct || tr_cache_init(x)) {
         tr_vcpu_fini(v);
         return -1;

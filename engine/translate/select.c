@@ -16,7 +16,7 @@ struct tr_site *sel_site(struct tr *t)
         t->open[t->nopen++] = s;
     return s;
 }
-static uint32_t site_id(const struct tr *t, const struct tr_site *s) { return (uint32_t)((const uint8_t *)s - t->x->arena); }
+uint32_t sel_site_id(const struct tr *t, const struct tr_site *s) { return (uint32_t)((const uint8_t *)s - t->x->arena); }
 
 void sel_later(struct tr *t, uint8_t *disp, struct tr_site *s, uint8_t *stub)
 {
@@ -579,7 +579,7 @@ static enum sel_result executor(struct tr *t, tr_fn *fn)
     s->exec = exec;
     s->fn = fn ? fn : ends ? xl_exec_end : xl_exec;
     sel_end_windows(t);
-    e_imm32(&t->e, H_S1, site_id(t, s));
+    e_imm32(&t->e, H_S1, sel_site_id(t, s));
     e_call(&t->e, t->x->exec_stub);
     return !fn && ends ? END : GO_ON;
 }
@@ -698,7 +698,7 @@ static void out_of_line(struct tr *t, const struct out *o)
     t->nopen = 0;
     switch (o->kind) {
     case OUT_STUB:
-        e_imm32(e, H_S1, site_id(t, o->site));
+        e_imm32(e, H_S1, sel_site_id(t, o->site));
         e_jmp(e, o->stub);
         break;
     case OUT_LEAVE:
@@ -706,12 +706,18 @@ static void out_of_line(struct tr *t, const struct out *o)
         leave_for(t, o->off);
         break;
     case OUT_WINDOW:
-        e_imm32(e, H_S1, site_id(t, o->site));
+        e_imm32(e, H_S1, sel_site_id(t, o->site));
         e_jmp(e, t->x->window_stub);
         o->site->next = e->p + e->rx;
         o->site->link = o->disp;
         sel_count(t, o->idx);
         sel_chain(t, o->off, e_jmp(e, NULL))->plain = true;
+        break;
+    case OUT_FAR:
+        e_imm32(e, H_S1, sel_site_id(t, o->site));
+        e_jmp(e, t->x->far_stub);
+        o->site->next = e->p;
+        sel_far_out(t, o->site);
         break;
     case OUT_SIDE:
         sel_count(t, o->idx + 1);

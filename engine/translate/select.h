@@ -15,6 +15,7 @@ enum out_kind {
     OUT_LEAVE, /* requests: to the dispatcher, before the instruction */
     OUT_SIDE,  /* a conditional branch in the middle was taken */
     OUT_WINDOW, /* the lookup of a window fails */
+    OUT_FAR,   /* no link to another page */
 };
 struct out {
     enum out_kind kind;
@@ -66,6 +67,8 @@ struct tr {
 
 /* A site of the current instruction. */
 struct tr_site *sel_site(struct tr *t);
+/* What code passes of it. */
+uint32_t sel_site_id(const struct tr *t, const struct tr_site *s);
 /* JRCXZ over a jump to a stub: goes on if RCX is 0. */
 void sel_unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub);
 
@@ -145,6 +148,8 @@ int64_t sel_branch_to(const struct x86_insn *in, unsigned off);
 struct tr_site *sel_chain(struct tr *t, int64_t to, uint8_t *disp);
 /* Go on at an offset relative to the page. on: no branch, the next instruction. */
 void sel_jump_to(struct tr *t, int64_t to, bool on);
+/* What is behind the block for a branch to another page: its site. */
+void sel_far_out(struct tr *t, const struct tr_site *s);
 /* To the canonical address in S0, in another context, which the state is already that of. */
 void sel_jump_ctx(struct tr *t, unsigned ctx);
 /* SYSCALL and SYSRET (select_call.c). */

@@ -4,8 +4,8 @@
  */
 #include "engine/translate/select.h"
 
-/* The target in S0 to its entry of the jump table, offset in S1. */
-static void probe(struct tr *t, unsigned ctx, struct tr_site *s, uint8_t *stub)
+/* The target in S0 to its entry of the jump table, offset in S1; RCX is 0 if it is that. */
+static void slot(struct tr *t, unsigned ctx)
 {
     const int32_t base = (int32_t)(ctx * sizeof(t->x->room->jump[0]));
     struct emit *e = &t->e;
@@ -16,6 +16,10 @@ static void probe(struct tr *t, unsigned ctx, struct tr_site *s, uint8_t *stub)
     t->s1 = -1;
     e_load(e, H_CX, indexed(H_S1, AT_ROOM(jump), base + (int32_t)offsetof(struct tr_jump, nlin)));
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
+}
+static void probe(struct tr *t, unsigned ctx, struct tr_site *s, uint8_t *stub)
+{
+    slot(t, ctx);
     sel_unless_zero(t, s, stub);
 }
 static void go(struct tr *t, unsigned ctx)
@@ -49,6 +53,64 @@ void sel_jump_ctx(struct tr *t, unsigned ctx)
     go(t, ctx);
 }
 
+/* To an offset relative to the page, in another one; see TR_FAR_*. */
+static void far(struct tr *t, int64_t to, int popped, bool on)
+{
+    struct emit *e = &t->e;
+
+    if ((t->b->key & TR_CTX) == X86_TLB_USER) { /* its pages are not global */
+        e_load(e, H_S0, AT_CPU(rip));
+        e_lea(e, H_S0, (struct hmem){H_S0, NOREG, 1, (int32_t)to});
+        jump_far(t, popped, on);
+        return;
+    }
+    struct tr_site *s = sel_site(t);
+
+    s->size = (uint8_t)popped;
+    s->redo = on;
+    s->to = (int32_t)to;
+    e_load(e, H_CX, AT_CPU(rip));
+    e1(e, 0x48), e1(e, 0x8d), e1(e, 0x89); /* lea rcx, [rcx + disp32] */
+    s->link = e->p;
+    e4(e, TR_FAR_NEVER);
+    uint8_t *linked = e_jrcxz(e);
+    uint8_t *miss = e_jmp(e, NULL);
+    e_here(e, linked);
+    e_rm(e, E_W, 0xc7, 0, AT_CPU(rip)), e4(e, 0);
+    uint8_t *target = e_jmp(e, NULL);
+
+    e_patch(target, s->link); /* never taken */
+    sel_later(t, miss, s, NULL);
+    t->out[t->nout - 1].kind = OUT_FAR;
+}
+
+void sel_far_out(struct tr *t, const struct tr_site *s)
+{
+    struct emit *e = &t->e;
+
+    e_rm(e, 0, 0xc7, 0, AT_ROOM(tmp[2])), e4(e, sel_site_id(t, s));
+    e_load(e, H_S0, AT_CPU(rip));
+    e_lea(e, H_S0, (struct hmem){H_S0, NOREG, 1, s->to});
+    e_jmp(e, t->x->table_stub[t->b->key & TR_CTX]);
+}
+
+void tr_make_table_stubs(struct translate *x, struct emit *e)
+{
+    struct tr t = {.x = x, .e = *e};
+
+    for (unsigned ctx = 0; ctx < X86_TLB_NCTX; ctx++) {
+        x->table_stub[ctx] = t.e.p;
+        slot(&t, ctx);
+        uint8_t *hit = e_jrcxz(&t.e);
+
+        e_rm(&t.e, 0, 0x8b, H_S1, AT_ROOM(tmp[2]));
+        e_jmp(&t.e, x->goto_stub);
+        e_here(&t.e, hit);
+        go(&t, ctx);
+    }
+    *e = t.e;
+}
+
 static bool in_page(int64_t off) { return off >= 0 && off <= 0xfff; }
 
 struct tr_site *sel_chain(struct tr *t, int64_t to, uint8_t *disp)
@@ -64,15 +126,10 @@ struct tr_site *sel_chain(struct tr *t, int64_t to, uint8_t *disp)
 /* Go on at an offset relative to the page. */
 void sel_jump_to(struct tr *t, int64_t to, bool on)
 {
-    struct emit *e = &t->e;
-
-    if (in_page(to)) {
-        sel_chain(t, to, e_jmp(e, NULL));
-        return;
-    }
-    e_load(e, H_S0, AT_CPU(rip));
-    e_lea(e, H_S0, (struct hmem){H_S0, NOREG, 1, (int32_t)to});
-    jump_far(t, 0, on);
+    if (in_page(to))
+        sel_chain(t, to, e_jmp(&t->e, NULL));
+    else
+        far(t, to, 0, on);
 }
 
 void sel_go_on(struct tr *t)
@@ -188,13 +245,10 @@ enum sel_result sel_call(struct tr *t)
             sel_heed(t);
         push_next(t, true);
         sel_count(t, t->idx + 1);
-        if (in_page(to)) {
+        if (in_page(to))
             sel_jump_to(t, to, false);
-        } else {
-            e_load(e, H_S0, AT_CPU(rip));
-            e_lea(e, H_S0, (struct hmem){H_S0, NOREG, 1, (int32_t)to});
-            jump_far(t, -8, false);
-        }
+        else
+            far(t, to, -8, false);
         return END;
     }
     sel_heed(t);

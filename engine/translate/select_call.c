@@ -129,7 +129,7 @@ enum sel_result sel_sysret(struct tr *t)
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     e_rm(e, E_0F, 0xb6, H_S0, AT_VCPU(nmi_pending));
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
-    e_rm(e, 0, 0x8b, H_S0, AT_ROOM(direct)); /* a number of address spaces */
+    e_rm(e, 0, 0x8b, H_S0, AT_ROOM(direct)); /* a truth value */
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     only_if(t, s);
     e_rm(e, 0, 0x8b, H_CX, AT_CPU(gpr[X86_R11]));

@@ -123,13 +123,15 @@ void tr_make_stubs(struct translate *x)
     const struct {
         uint8_t **stub;
         tr_fn *fn;
-    } out[] = {{&x->miss_stub, xl_miss}, {&x->window_stub, xl_window}, {&x->goto_stub, xl_goto}, {&x->chain_stub, xl_chain}};
+    } out[] = {{&x->miss_stub, xl_miss}, {&x->window_stub, xl_window}, {&x->goto_stub, xl_goto}, {&x->chain_stub, xl_chain}, {&x->far_stub, xl_far}};
 
     for (unsigned i = 0; i < sizeof(out) / sizeof(out[0]); i++) {
         *out[i].stub = align(e);
         e_store(e, H_S0, AT_ROOM(lin));
         call_site(e, x, out[i].fn);
     }
+    align(e);
+    tr_make_table_stubs(x, e);
     x->leave_stub = align(e);
     e_store(e, H_S1, AT_ROOM(aux));
     save(e, x);

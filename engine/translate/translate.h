@@ -64,7 +64,7 @@ struct room {
     uint64_t tmp[3], host_mxcsr;
     uint64_t window[TR_WINDOWS]; /* of the running block: from linear to host addresses */
     uint64_t tlb_mask, jump_mask, align_mask[7], not_if, arith, fsgsbase, df, not_df, sce, masked, upper, stepped; /* operands of PDEP and PEXT */
-    uint64_t direct; /* not 0: whoever enters CPL 3 leaves to the dispatcher, which may run that code directly */
+    uint64_t direct; /* not 0: whoever enters CPL 3 in the current address space leaves to the dispatcher, which may run that code directly */
     uint32_t xmm_dead, ymm_dead; /* not 0: vector registers, their upper halves, are in struct x86_cpu, not in the host's */
     uint64_t spare[4];
     struct tr_jump jump[X86_TLB_NCTX][TR_JUMP_SIZE];
@@ -139,6 +139,8 @@ struct tr_site {
     bool plain;        /* chain exits: go on without windows */
     uint8_t rep;       /* string instructions with REP: bytes of an element; all RCX of them are accessed, size is 1 */
     bool pair;         /* memory at RSI and RDI is accessed; the entry of one must not displace that of the other */
+    uint8_t tries;     /* far exits: links made or not to be made */
+    int32_t to;        /* far exits: relative to the page */
 };
 
 struct tr_page {
@@ -147,6 +149,21 @@ struct tr_page {
     struct tr_block *blocks;
     uint32_t kills;
 };
+
+/* A far exit's code: LEA of minus the page it is valid in (its displacement; TR_FAR_NEVER: in none) and JRCXZ, over a jump to what
+ * makes links, then MOV of the page it leads to, and a jump. Offsets from the first displacement. */
+enum { TR_FAR_NEVER = 1, TR_FAR_MISS = 7, TR_FAR_PAGE = 19, TR_FAR_TO = 24, TR_FAR_TRIES = 16 };
+/* Far links into a page, by linear address. */
+struct tr_far {
+    struct tr_far *next;
+    uint8_t *at;
+};
+struct tr_far_page {
+    uint64_t lin, gpa;
+    struct tr_far_page *next;
+    struct tr_far *links;
+};
+#define TR_FAR_BITS 8
 
 #define TR_HASH_BITS 17
 #define TR_HASH_MAX (7u << (TR_HASH_BITS - 3)) /* slots in use */
@@ -176,6 +193,7 @@ struct translate {
     struct direct *direct; /* runs user code directly where that pays */
     struct room *room;
     uint64_t version, hard; /* mmu.version and mmu.hard the room's tables belong to */
+    uint64_t cr3; /* room->direct is about */
     uint8_t key;
     bool turn; /* the interpreter's */
     /* Slots in use whose page is not global: what a MOV to CR3 takes away. */
@@ -192,10 +210,12 @@ struct translate {
     struct tr_slot *hash;
     uint32_t nhash; /* slots in use, also by dead blocks */
     struct tr_page *pages[1u << TR_PAGE_BITS];
+    struct tr_far_page *far[1u << TR_FAR_BITS];
+    uint64_t walks; /* mmu's flushes that changed where addresses lead, when the room's tables were last brought up to date */
     uint32_t hot_steps;
 
     /* stubs, writable view */
-    uint8_t *exec_stub, *miss_stub, *window_stub, *xmm_stub, *ymm_stub, *vector_save_stub, *leave_stub, *chain_stub, *goto_stub;
+    uint8_t *exec_stub, *miss_stub, *window_stub, *xmm_stub, *ymm_stub, *vector_save_stub, *leave_stub, *chain_stub, *goto_stub, *far_stub, *table_stub[X86_TLB_NCTX];
     void (*enter)(void *rsp, const uint8_t *code);
 
     struct tr_stats st;
@@ -217,6 +237,17 @@ bool tr_passes(const struct x86_insn *in, unsigned off);
 /* Translate a decoded run; the writable view's code is in b->code. False: no room (flush and try again). */
 bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n);
 
+/* --- select_branch.c --- */
+/* The target in S0, the site's offset in tmp[2]: go there by the jump table. */
+void tr_make_table_stubs(struct translate *x, struct emit *e);
+
+/* --- far.c: links between pages --- */
+/* The exit of s, at the page's linear address from, was taken and leads to code at lin; cpu is there. Link it if that will hold. */
+void tr_far_link(struct translate *x, struct tr_site *s, uint64_t from, uint64_t lin, const uint8_t *code, uint64_t gpa);
+/* What is linked may have gone from linear page page; from anywhere. */
+void tr_far_check_page(struct translate *x, uint64_t page);
+void tr_far_check_all(struct translate *x);
+
 /* --- probe.c --- */
 int tr_probe(const struct engine_config *cfg, char *reason, size_t cap);
 
@@ -234,17 +265,27 @@ void tr_forget_jumps(struct translate *x);
 /* Bring the room's tables up to date with mmu.version. */
 void tr_sync(struct translate *x);
 void *tr_take(struct translate *x, size_t size);
-/* The code of the block at cpu->rip, executable view; *gpa is the block's. NULL: the interpreter's turn, unless it->again. */
-const uint8_t *tr_lookup(struct translate *x, uint64_t *gpa);
+/* The code of the block at cpu->rip, executable view; *at is the block's address. NULL: the interpreter's turn, unless it->again. */
+struct tr_found {
+    uint64_t gpa;
+    bool alone; /* in its page */
+};
+const uint8_t *tr_lookup(struct translate *x, struct tr_found *at);
+/* Make the processor see code that was just changed. */
+void tr_serialise(void);
 
 /* --- run.c --- */
 /* Is the state one that can be translated? The only such rule. */
 bool tr_can_run(const struct vcpu *v);
+/* CR3 changed, or what is run directly. */
+void tr_see_space(struct translate *x);
+/* May translated code run now? Brings the tables up to date. */
+bool tr_ready(struct translate *x);
 /* Where to go on at cpu->rip, exact on entry: the address of its code, cpu->rip becoming its page. 0: the dispatcher must see to
  * something first (requests, another mode), or, x->turn, it is the interpreter's turn. */
 uintptr_t tr_next(struct translate *x);
 
 /* --- helpers.c: called by translated code --- */
-tr_fn xl_exec, xl_exec_end, xl_miss, xl_window, xl_goto, xl_chain, xl_cli, xl_sti, xl_popf;
+tr_fn xl_exec, xl_exec_end, xl_miss, xl_window, xl_goto, xl_chain, xl_far, xl_cli, xl_sti, xl_popf;
 
 #endif
