@@ -329,6 +329,7 @@ int cli_run(const struct run_options *o)
     }
 
     struct vm_config vc = {.ram_size = o->memory, .ncpu = o->cpus, .engine = engine, .engine_cfg = o->engine_cfg, .no_reboot = o->no_reboot};
+    vc.engine_cfg.uncounted = engine == &engine_translate && o->stats == STATS_OFF && !o->report && !o->data_fd && !o->trace_file;
     r.vm = vm_new(&vc, err, sizeof(err));
     if (!r.vm)
         return fail(&r, STATUS_ERROR, err);

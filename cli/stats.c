@@ -162,10 +162,14 @@ static void print_tiers(FILE *f, const struct tiers *w)
     fprintf(f, "guest time    (all but direct by %" PRIu64 " samples)\n", w->samples);
 }
 
-static void print_insns(FILE *f, const struct totals *t, double wall)
+static void print_insns(FILE *f, const struct totals *t, double wall, bool counted)
 {
-    fprintf(f, "instructions  %" PRIu64 " (%.1f million/s)\n", t->insns, wall > 0 ? (double)t->insns / wall / 1e6 : 0.0);
-    fprintf(f, "  innocuous            %" PRIu64 "\n", innocuous(t));
+    if (counted) {
+        fprintf(f, "instructions  %" PRIu64 " (%.1f million/s)\n", t->insns, wall > 0 ? (double)t->insns / wall / 1e6 : 0.0);
+        fprintf(f, "  innocuous            %" PRIu64 "\n", innocuous(t));
+    } else {
+        fprintf(f, "instructions  not counted without --stats\n");
+    }
     fprintf(f, "  privileged           %" PRIu64 "\n", class_count(t, X86_PG_PRIVILEGED));
     fprintf(f, "  control-sensitive    %" PRIu64 "\n", class_count(t, X86_PG_CONTROL));
     fprintf(f, "  behaviour-sensitive  %" PRIu64 "\n", class_count(t, X86_PG_BEHAVIOUR));
@@ -189,7 +193,7 @@ static void print_text(struct vm *vm, FILE *f, const struct totals *t, const str
         fprintf(f, "limit         %u %% of a core; virtual CPUs held up for %.3f s\n", vm->cpu_limit, (double)t->parked_ns / 1e9);
     /* The processor counts nothing for us. */
     if (!(vm->engine->caps & ENGINE_CAP_HARDWARE))
-        print_insns(f, t, wall);
+        print_insns(f, t, wall, !vm->engine_cfg.uncounted);
     if (tiers(vm, t, wall, &w))
         print_tiers(f, &w);
     report_count(vm, &c);

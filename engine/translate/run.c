@@ -208,6 +208,7 @@ static int tr_vcpu_init(struct vcpu *v)
     x->v = v;
     x->it = v->interp_priv;
     x->room = room_of(v);
+    x->uncounted = v->vm->engine_cfg.uncounted && !v->paced;
     x->version = v->cpu.mmu.version;
     x->hard = v->cpu.mmu.hard;
     x->direct = direct_new(x->it);

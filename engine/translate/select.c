@@ -30,7 +30,7 @@ void sel_leave_by(struct tr *t, enum out_kind kind, uint8_t *disp)
 /* The block has run k instructions. RCX is lost. */
 void sel_count(struct tr *t, unsigned k)
 {
-    if (!k)
+    if (!k || t->x->uncounted)
         return;
     e_load(&t->e, H_CX, AT_VCPU(insns));
     e_lea(&t->e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)k});

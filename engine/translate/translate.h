@@ -60,10 +60,12 @@ struct tr_jump {
 
 /* What translated code addresses by host RSP; directly below struct vcpu. */
 struct room {
+    /* The first 76 bytes are reached by short displacements. */
+    uint64_t window[TR_WINDOWS]; /* of the running block: from linear to host addresses */
+    uint64_t tlb_mask, jump_mask; /* operands of PDEP and PEXT */
     uint64_t host_sp, ret, lin, aux; /* of the C caller; where a helper goes back to; address that missed or jump target; argument */
     uint64_t tmp[3], host_mxcsr;
-    uint64_t window[TR_WINDOWS]; /* of the running block: from linear to host addresses */
-    uint64_t tlb_mask, jump_mask, align_mask[7], not_if, arith, fsgsbase, df, not_df, sce, masked, upper, stepped; /* operands of PDEP and PEXT */
+    uint64_t align_mask[7], not_if, arith, fsgsbase, df, not_df, sce, masked, upper, stepped; /* operands of PDEP and PEXT */
     uint64_t direct; /* not 0: whoever enters CPL 3 in the current address space leaves to the dispatcher, which may run that code directly */
     uint32_t xmm_dead, ymm_dead; /* not 0: vector registers, their upper halves, are in struct x86_cpu, not in the host's */
     uint64_t spare[4];
@@ -196,6 +198,7 @@ struct translate {
     uint64_t cr3; /* room->direct is about */
     uint8_t key;
     bool turn; /* the interpreter's */
+    bool uncounted; /* blocks do not count instructions */
     /* Slots in use whose page is not global: what a MOV to CR3 takes away. */
     struct tr_log {
         unsigned n; /* TR_LOG: too many to list */

@@ -64,6 +64,7 @@ struct engine_config {
     bool patch_lazy;        /* engine trap: replace what does not trap, page by page before first execution */
     enum engine_user_code user_code;
     bool always_direct; /* engines trap and patch: execute directly what can be, whether it pays or not */
+    bool uncounted;         /* nobody reads vcpu->insns: engine translate need not keep it (machines without vm_config.counter) */
     bool report_sensitive;  /* engine trap: report each execution of an unprivileged sensitive instruction */
 };
 
