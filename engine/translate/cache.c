@@ -3,6 +3,7 @@
  * protocol (engine/interp/cache.c), which marks pages and tells us of stores into code; a killed block's
  * first instruction becomes a jump to its exit, or to its successor once there is one, so links to it stay.
  */
+#include <cpuid.h>
 #include <stdlib.h>
 
 #include "engine/translate/translate.h"
@@ -31,23 +32,27 @@ void tr_serialise(void)
                      : "r8", "memory", "cc");
 }
 
-/* Slot 0 of the jump tables would match address 0; address 1 has another slot. */
-static const struct tr_jump no_jump0 = {.nlin = 0 - 1ull};
+static void drop_tlb(struct translate *x, unsigned ctx, unsigned slot)
+{
+    x->room->tlb[ctx][slot].nread = x->room->tlb[ctx][slot].nwrite = TR_NONE(slot) + x->one * 0x1000u;
+}
+/* An entry of zeros would match address one, which has slot one. */
+static void drop_jump(struct translate *x, unsigned ctx, unsigned slot)
+{
+    x->room->jump[ctx][slot] = (struct tr_jump){.nlin = slot == x->one ? 0 - 1ull : 0};
+}
 
 static void clear_tlb(struct translate *x, unsigned ctx)
 {
-    struct tr_tlb *t = x->room->tlb[ctx];
-
-    memset(t, 0, sizeof(x->room->tlb[ctx]));
-    for (unsigned i = 0; i < TR_TLB_SIZE; i += TR_TLB_SIZE - 1)
-        t[i].nread = t[i].nwrite = TR_NONE(i);
+    for (unsigned i = 0; i < TR_TLB_SIZE; i++)
+        drop_tlb(x, ctx, i);
     x->tlb_log[ctx].n = 0;
 }
 
 static void clear_jump(struct translate *x, unsigned ctx)
 {
     memset(x->room->jump[ctx], 0, sizeof(x->room->jump[ctx]));
-    x->room->jump[ctx][0] = no_jump0;
+    drop_jump(x, ctx, x->one);
     x->jump_log[ctx].n = 0;
 }
 
@@ -62,15 +67,6 @@ void tr_log(struct tr_log *l, unsigned slot)
 {
     if (l->n < TR_LOG)
         l->slot[l->n++] = (uint16_t)slot;
-}
-
-static void drop_tlb(struct translate *x, unsigned ctx, unsigned slot)
-{
-    x->room->tlb[ctx][slot].nread = x->room->tlb[ctx][slot].nwrite = TR_NONE(slot);
-}
-static void drop_jump(struct translate *x, unsigned ctx, unsigned slot)
-{
-    x->room->jump[ctx][slot] = slot ? (struct tr_jump){0} : no_jump0;
 }
 
 static unsigned page_hash(uint64_t lin) { return (unsigned)((lin >> 12) * 0x9e3779b97f4a7c15ull >> 50); }
@@ -138,9 +134,20 @@ void tr_sync(struct translate *x)
     x->st.syncs++;
 }
 
-int tr_cache_init(struct translate *x)
+/* LOOP is one or two operations on AMD's processors, some seven on Intel's. */
+static bool loop_is_fast(void)
+{
+    uint32_t r[4];
+
+    __cpuid(0, r[0], r[1], r[2], r[3]);
+    return (r[1] == 0x68747541 && r[2] == 0x444d4163) || (r[1] == 0x6f677948 && r[2] == 0x656e6975); /* AuthenticAMD, HygonGenuine */
+}
+
+int tr_cache_init(struct translate *x, int one)
 {
     void *rw, *rx;
+
+    x->one = one < 0 ? loop_is_fast() : (uint8_t)one;
 
     x->arena = aligned_alloc(64, TR_ARENA_SIZE);
     x->hash = calloc(1u << TR_HASH_BITS, sizeof(*x->hash));
@@ -348,7 +355,7 @@ static void enter(struct translate *x, struct tr_block *b)
 static struct tr_block *build(struct translate *x, struct source *s, uint64_t lin)
 {
     struct x86_insn ins[TR_BLOCK_MAX];
-    const size_t worst = 2048 + TR_BLOCK_MAX * (sizeof(struct x86_insn) + 8 * sizeof(struct tr_site));
+    const size_t worst = 2048 + 2 * TR_BLOCK_MAX * (sizeof(struct x86_insn) + 8 * sizeof(struct tr_site)); /* two attempts */
     unsigned n, bytes;
 
     x->it->mode = X86_MODE_64;
@@ -462,6 +469,6 @@ const uint8_t *tr_lookup(struct translate *x, struct tr_found *at)
     if (!keep)
         tr_log(&x->jump_log[ctx], slot);
     x->jump_pages[keep][page_hash(lin) / 64] |= 1ull << (page_hash(lin) % 64);
-    x->room->jump[ctx][slot] = (struct tr_jump){.nlin = 0 - lin, .page = lin & MASK_PAGE, .code = code};
+    x->room->jump[ctx][slot] = (struct tr_jump){.nlin = x->one - lin, .page = lin & MASK_PAGE, .code = code};
     return code;
 }

@@ -71,8 +71,8 @@ void tr_far_link(struct translate *x, struct tr_site *s, uint64_t from, uint64_t
     struct tr_far *f;
 
     if (++s->tries >= TR_FAR_TRIES) /* from now on by the jump table */
-        e_patch(s->link + TR_FAR_MISS, s->next);
-    if (!narrow(0 - from) || !narrow(page) || !leads(x, lin, gpa) || (p && check(x, p) && p->links && ((p->gpa ^ gpa) & ~0xfffull)) ||
+        e_patch(s->retry, s->next);
+    if (!narrow(x->one - from) || !narrow(page) || !leads(x, lin, gpa) || (p && check(x, p) && p->links && ((p->gpa ^ gpa) & ~0xfffull)) ||
         x->taken + sizeof(*p) + sizeof(*f) > TR_ARENA_SIZE)
         return;
     if (!p) {
@@ -84,8 +84,8 @@ void tr_far_link(struct translate *x, struct tr_site *s, uint64_t from, uint64_t
     f = tr_take(x, sizeof(*f));
     *f = (struct tr_far){.next = p->links, .at = s->link};
     p->links = f;
-    put32(s->link + TR_FAR_PAGE, page);
-    e_patch(s->link + TR_FAR_TO, code - (x->rx - x->rw));
-    put32(s->link, 0 - from);
+    put32(s->link + s->gap, page);
+    e_patch(s->link + s->gap + TR_FAR_TO, code - (x->rx - x->rw));
+    put32(s->link, x->one - from);
     tr_serialise();
 }

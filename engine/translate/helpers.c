@@ -117,13 +117,13 @@ static bool fill(struct translate *x, uint64_t lin, bool write)
     const struct x86_mmu *m = &x->v->cpu.mmu;
     const unsigned ctx = (unsigned)(m->cur - m->tlb[0]) / X86_TLB_SIZE, slot = lin >> 12 & (TR_TLB_SIZE - 1);
     const struct x86_tlb_entry *e = &m->cur[slot];
-    const uint64_t page = lin & ~0xfffull, tag = page | m->gen, none = TR_NONE(slot);
+    const uint64_t page = lin & ~0xfffull, tag = page | m->gen, one = x->one * 0x1000u, none = TR_NONE(slot) + one;
 
     if ((write ? e->tag_w : e->tag_r) != tag)
         return false;
     if (!(m->global[ctx][slot / 64] >> (slot % 64) & 1))
         tr_log(&x->tlb_log[ctx], slot);
-    x->room->tlb[ctx][slot] = (struct tr_tlb){.nread = e->tag_r == tag ? 0 - page : none, .nwrite = e->tag_w == tag ? 0 - page : none, .addend = e->addend};
+    x->room->tlb[ctx][slot] = (struct tr_tlb){.nread = e->tag_r == tag ? one - page : none, .nwrite = e->tag_w == tag ? one - page : none, .addend = e->addend};
     return true;
 }
 

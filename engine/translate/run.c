@@ -80,7 +80,7 @@ uintptr_t tr_next(struct translate *x)
 
     const struct tr_jump *j = tr_jump_entry(x, c->rip);
 
-    if (LIKELY(c->rip + j->nlin == 0)) { /* a block that is dead leads to the dispatcher */
+    if (LIKELY(c->rip + j->nlin == x->one)) { /* a block that is dead leads to the dispatcher */
         c->rip = j->page;
         return (uintptr_t)j->code;
     }
@@ -214,7 +214,7 @@ static int tr_vcpu_init(struct vcpu *v)
     x->direct = direct_new(x->it);
     if (x->direct)
         tr_see_space(x);
-    if (!x->direct || tr_cache_init(x)) {
+    if (!x->direct || tr_cache_init(x, -1)) {
         tr_vcpu_fini(v);
         return -1;
     }

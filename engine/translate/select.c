@@ -43,19 +43,93 @@ void sel_heed(struct tr *t)
     if (t->idx && t->in[-1].op == X86_OP_STI) /* its shadow; it has looked itself */
         return;
     e_rm(&t->e, 0, 0x8b, H_CX, AT_VCPU(requests));
-    uint8_t *none = e_jrcxz(&t->e);
-
-    sel_leave_by(t, OUT_LEAVE, e_jmp(&t->e, NULL));
-    e_here(&t->e, none);
+    if (t->x->one)
+        e_rm(&t->e, 0, 0x8d, H_CX, (struct hmem){H_CX, NOREG, 1, 1});
+    sel_check(t, (struct out){.kind = OUT_LEAVE});
 }
 
-/* JRCXZ over a jump to a stub: goes on if RCX is 0. */
+/* --- checks ------------------------------------------------------------------------ */
+
+#define PAD 5u    /* bytes of a jump */
+#define REACH 120 /* how far behind its LOOP we want a jump */
+
+/* Bytes of code without a check are about to come. */
+static void before(struct tr *t, unsigned bytes)
+{
+    if (t->pads.n && (t->pads.n == sizeof(t->pads.due) / sizeof(t->pads.due[0]) || t->e.p + bytes - t->pads.due[0].disp > REACH))
+        sel_pads(t, true);
+}
+
+static void make_room(struct tr *t)
+{
+    for (t->pads.nroom = 0; t->pads.nroom < 3; t->pads.nroom++) {
+        t->pads.room[t->pads.nroom] = t->e.p;
+        for (unsigned i = 0; i < PAD; i++)
+            e1(&t->e, 0xcc);
+    }
+}
+
+void sel_pads(struct tr *t, bool over)
+{
+    struct emit *e = &t->e;
+    uint8_t *skip = NULL;
+
+    if (!t->pads.n)
+        return;
+    if (over) {
+        e1(e, 0xeb), e1(e, 0);
+        skip = e->p - 1;
+    }
+    for (unsigned i = 0; i < t->pads.n; i++) {
+        uint8_t *disp = t->pads.due[i].disp;
+
+        t->stretched |= e->p - (disp + 1) > 127;
+        e_here(e, disp);
+        t->out[t->pads.due[i].out].disp = e_jmp(e, NULL);
+    }
+    t->pads.n = 0;
+    if (over) {
+        make_room(t);
+        e_here(e, skip);
+    }
+}
+
+void sel_check(struct tr *t, struct out o)
+{
+    struct emit *e = &t->e;
+
+    o.idx = t->idx;
+    o.off = t->off;
+    o.in = t->in;
+    if (!t->loops) {
+        if (t->x->one)
+            e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, -1});
+        uint8_t *ok = e_jrcxz(e);
+
+        o.disp = e_jmp(e, NULL);
+        t->out[t->nout++] = o;
+        e_here(e, ok);
+        return;
+    }
+    before(t, 40);
+    e1(e, 0xe2), e1(e, 0); /* loop */
+    if (t->pads.nroom && e->p - t->pads.room[t->pads.nroom - 1] <= 128) {
+        struct emit pad = {.p = t->pads.room[--t->pads.nroom]};
+
+        e->p[-1] = (uint8_t)(pad.p - e->p);
+        o.disp = e_jmp(&pad, NULL);
+    } else {
+        t->pads.due[t->pads.n].disp = e->p - 1;
+        t->pads.due[t->pads.n++].out = t->nout;
+    }
+    t->out[t->nout++] = o;
+}
+
 void sel_unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub)
 {
-    uint8_t *ok = e_jrcxz(&t->e);
-
-    sel_later(t, e_jmp(&t->e, NULL), s, stub);
-    e_here(&t->e, ok);
+    if (t->x->one)
+        e_lea(&t->e, H_CX, (struct hmem){H_CX, NOREG, 1, 1});
+    sel_check(t, (struct out){.site = s, .stub = stub});
 }
 
 /* --- addresses -------------------------------------------------------------------- */
@@ -118,6 +192,7 @@ static void look(struct tr *t, bool write, unsigned size, unsigned rep, struct t
     struct emit *e = &t->e;
 
     t->s1 = -1;
+    before(t, 75);
     SHRX(H_S1, H_S0);
     PDEP(H_S1, H_S1, AT_ROOM(tlb_mask));
     e_load(e, H_CX, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + (write ? offsetof(struct tr_tlb, nwrite) : offsetof(struct tr_tlb, nread)))));
@@ -125,9 +200,7 @@ static void look(struct tr *t, bool write, unsigned size, unsigned rep, struct t
     if (rep)
         e_lea(e, H_CX, (struct hmem){H_CX, H_GCX, (uint8_t)rep, 0});
     SHRX(H_CX, H_CX);
-    sel_unless_zero(t, s, t->x->miss_stub);
-    if (wide)
-        t->out[t->nout - 1].kind = OUT_WINDOW;
+    sel_check(t, (struct out){.kind = wide ? OUT_WINDOW : OUT_STUB, .site = s, .stub = t->x->miss_stub});
     e_load(e, H_S1, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + offsetof(struct tr_tlb, addend))));
 }
 
@@ -691,6 +764,7 @@ static void out_of_line(struct tr *t, const struct out *o)
 {
     struct emit *e = &t->e;
 
+    t->pads.nroom = 0;
     e_patch(o->disp, e->p);
     t->in = o->in;
     t->idx = o->idx;
@@ -717,6 +791,7 @@ static void out_of_line(struct tr *t, const struct out *o)
         e_imm32(e, H_S1, sel_site_id(t, o->site));
         e_jmp(e, t->x->far_stub);
         o->site->next = e->p;
+        o->site->retry = o->disp;
         sel_far_out(t, o->site);
         break;
     case OUT_SIDE:
@@ -743,9 +818,9 @@ static void unless_stopped(struct tr *t)
     e_here(e, on);
 }
 
-bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n)
+static bool select_block(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n, bool loops)
 {
-    struct tr t = {.x = x, .b = b, .e = {x->rw + x->used, x->rw + x->used, x->rx - x->rw}};
+    struct tr t = {.x = x, .b = b, .e = {x->rw + x->used, x->rw + x->used, x->rx - x->rw}, .loops = loops};
     struct emit *e = &t.e;
     enum sel_result r = GO_ON;
 
@@ -757,13 +832,19 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
     t.n = n;
     t.ins = ins;
     sel_find_windows(&t);
+    if (loops) {
+        e1(e, 0xcc);
+        make_room(&t);
+    }
     b->code = e->p;
     b->n = (uint8_t)n;
     t.off = (unsigned)(b->gpa & 0xfff);
     if (x->v->paced)
         unless_stopped(&t);
     for (t.idx = 0; t.idx < n; t.idx++) {
+        before(&t, 50);
         const struct emit keep = *e;
+        const struct sel_pads pads = t.pads;
         const unsigned out = t.nout;
 
         t.in = &ins[t.idx];
@@ -773,6 +854,7 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
         r = translate(&t);
         if (r == NONE) {
             *e = keep;
+            t.pads = pads;
             t.nout = out;
             t.nopen = 0;
             r = executor(&t, NULL);
@@ -795,11 +877,22 @@ bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
         sel_count(&t, n);
         sel_jump_to(&t, t.off, true);
     }
+    sel_pads(&t, false);
     /* Out of line: what each site passes, and where to. */
     b->leave = e->p;
     leave_for(&t, (unsigned)(b->gpa & 0xfff));
-    for (unsigned i = 0; i < t.nout; i++)
+    for (unsigned i = 0; i < t.nout; i++) {
         out_of_line(&t, &t.out[i]);
+        sel_pads(&t, false);
+    }
+    if (t.stretched)
+        return false;
     x->used = (size_t)(e->p - x->rw + 15) & ~(size_t)15;
     return true;
+}
+
+void tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n)
+{
+    if (!x->one || !select_block(x, b, ins, n, true))
+        select_block(x, b, ins, n, false);
 }

@@ -57,6 +57,17 @@ struct tr {
     unsigned n;
     const struct x86_insn *ins;
     bool addressed; /* S0 is the address of the instruction's memory operand */
+    /* Checks by LOOP whose jump is still to be emitted, and room for jumps behind which the code is. */
+    struct sel_pads {
+        unsigned n, nroom;
+        struct {
+            uint8_t *disp;
+            unsigned out;
+        } due[8];
+        uint8_t *room[3];
+    } pads;
+    bool loops;      /* checks are by LOOP */
+    bool stretched;  /* one of them did not reach */
     uint8_t vectors; /* surely live: 1 XMM registers and MXCSR, 2 upper halves too */
     int s1; /* window whose addend is in S1, or -1 */
     unsigned nwin;
@@ -69,7 +80,11 @@ struct tr {
 struct tr_site *sel_site(struct tr *t);
 /* What code passes of it. */
 uint32_t sel_site_id(const struct tr *t, const struct tr_site *s);
-/* JRCXZ over a jump to a stub: goes on if RCX is 0. */
+/* Goes on if RCX is what checks want (translate.one); else out of line. */
+void sel_check(struct tr *t, struct out o);
+/* Before something long is emitted: jumps for the checks so far. over: the code goes on behind. */
+void sel_pads(struct tr *t, bool over);
+/* Goes on if RCX is 0; else to a stub. */
 void sel_unless_zero(struct tr *t, struct tr_site *s, uint8_t *stub);
 
 #define SHRX(dst, src) e_vrr(e, 2, V_F2, true, 0xf7, dst, H_STATE, src)

@@ -4,7 +4,7 @@
  */
 #include "engine/translate/select.h"
 
-/* The target in S0 to its entry of the jump table, offset in S1; RCX is 0 if it is that. */
+/* The target in S0 to its entry of the jump table, offset in S1; RCX is what checks want if it is that. */
 static void slot(struct tr *t, unsigned ctx)
 {
     const int32_t base = (int32_t)(ctx * sizeof(t->x->room->jump[0]));
@@ -20,7 +20,7 @@ static void slot(struct tr *t, unsigned ctx)
 static void probe(struct tr *t, unsigned ctx, struct tr_site *s, uint8_t *stub)
 {
     slot(t, ctx);
-    sel_unless_zero(t, s, stub);
+    sel_check(t, (struct out){.site = s, .stub = stub});
 }
 static void go(struct tr *t, unsigned ctx)
 {
@@ -73,15 +73,10 @@ static void far(struct tr *t, int64_t to, int popped, bool on)
     e1(e, 0x48), e1(e, 0x8d), e1(e, 0x89); /* lea rcx, [rcx + disp32] */
     s->link = e->p;
     e4(e, TR_FAR_NEVER);
-    uint8_t *linked = e_jrcxz(e);
-    uint8_t *miss = e_jmp(e, NULL);
-    e_here(e, linked);
+    sel_check(t, (struct out){.kind = OUT_FAR, .site = s});
     e_rm(e, E_W, 0xc7, 0, AT_CPU(rip)), e4(e, 0);
-    uint8_t *target = e_jmp(e, NULL);
-
-    e_patch(target, s->link); /* never taken */
-    sel_later(t, miss, s, NULL);
-    t->out[t->nout - 1].kind = OUT_FAR;
+    s->gap = (uint8_t)(e->p - 4 - s->link);
+    e_patch(e_jmp(e, NULL), s->link); /* not taken before it is set */
 }
 
 void sel_far_out(struct tr *t, const struct tr_site *s)
@@ -101,6 +96,8 @@ void tr_make_table_stubs(struct translate *x, struct emit *e)
     for (unsigned ctx = 0; ctx < X86_TLB_NCTX; ctx++) {
         x->table_stub[ctx] = t.e.p;
         slot(&t, ctx);
+        if (x->one)
+            e_lea(&t.e, H_CX, (struct hmem){H_CX, NOREG, 1, -1});
         uint8_t *hit = e_jrcxz(&t.e);
 
         e_rm(&t.e, 0, 0x8b, H_S1, AT_ROOM(tmp[2]));

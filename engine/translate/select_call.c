@@ -76,6 +76,7 @@ enum sel_result sel_syscall(struct tr *t)
     PEXT(H_S0, H_S0, AT_ROOM(masked));
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     only_if(t, s);
+    sel_pads(t, true); /* they would not reach */
     /* flags to R11, those that go on to fl_sys; RF and VM are 0 in blocks */
     e1(e, 0x9c); /* pushfq; pop rcx */
     e1(e, 0x59);
@@ -132,6 +133,7 @@ enum sel_result sel_sysret(struct tr *t)
     e_rm(e, 0, 0x8b, H_S0, AT_ROOM(direct)); /* a truth value */
     e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     only_if(t, s);
+    sel_pads(t, true);
     e_rm(e, 0, 0x8b, H_CX, AT_CPU(gpr[X86_R11]));
     e_rr(e, 0, 0x81, 4, H_CX), e4(e, 0x3c7fd7 & 0x3f7700);
     e_rr(e, 0, 0x83, 1, H_CX), e1(e, X86_FL_1);

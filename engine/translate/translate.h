@@ -45,13 +45,14 @@
 #define TR_EXTEND 24u             /* instructions after which no further conditional branch is passed */
 #define TR_BLOCK_MAX (TR_EXTEND - 1 + BLOCK_MAX)
 
-/* nread, nwrite: minus the linear page address, if the access is allowed. An entry matches if the sum of it and the address of the
- * access's last byte is below 4096. TR_NONE(slot) never matches: it stands for a page that neither has the slot nor follows one that has. */
+/* nread, nwrite: minus the linear page address, if the access is allowed, plus a page where checks want 1 (translate.one). An entry
+ * matches if the sum of it and the address of the access's last byte, shifted by the page size, is that. TR_NONE(slot), with the same added, never
+ * matches: it stands for a page that neither has the slot nor follows one that has. */
 struct tr_tlb {
     uint64_t nread, nwrite, addend, pad;
 };
 #define TR_NONE(slot) ((slot) == 0 || (slot) == TR_TLB_SIZE - 1 ? 0 - (uint64_t)(TR_TLB_SIZE / 2) * 0x1000 : 0)
-/* nlin: minus the linear address. */
+/* nlin: minus the linear address, plus what checks want. */
 struct tr_jump {
     uint64_t nlin, page;
     const uint8_t *code;
@@ -141,7 +142,7 @@ struct tr_site {
     bool plain;        /* chain exits: go on without windows */
     uint8_t rep;       /* string instructions with REP: bytes of an element; all RCX of them are accessed, size is 1 */
     bool pair;         /* memory at RSI and RDI is accessed; the entry of one must not displace that of the other */
-    uint8_t tries;     /* far exits: links made or not to be made */
+    uint8_t tries, gap; /* far exits: links made or not to be made; see TR_FAR_*. What fails the check is the jump at retry */
     int32_t to;        /* far exits: relative to the page */
 };
 
@@ -152,9 +153,9 @@ struct tr_page {
     uint32_t kills;
 };
 
-/* A far exit's code: LEA of minus the page it is valid in (its displacement; TR_FAR_NEVER: in none) and JRCXZ, over a jump to what
- * makes links, then MOV of the page it leads to, and a jump. Offsets from the first displacement. */
-enum { TR_FAR_NEVER = 1, TR_FAR_MISS = 7, TR_FAR_PAGE = 19, TR_FAR_TO = 24, TR_FAR_TRIES = 16 };
+/* A far exit's code: LEA of minus the page it is valid in (its displacement; TR_FAR_NEVER: in none) and a check, then, site.gap behind the
+ * displacement, MOV of the page it leads to, and TR_FAR_TO behind that operand a jump. */
+enum { TR_FAR_NEVER = 2, TR_FAR_TO = 5, TR_FAR_TRIES = 16 };
 /* Far links into a page, by linear address. */
 struct tr_far {
     struct tr_far *next;
@@ -195,6 +196,10 @@ struct translate {
     struct direct *direct; /* runs user code directly where that pays */
     struct room *room;
     uint64_t version, hard; /* mmu.version and mmu.hard the room's tables belong to */
+    /* What RCX must be for translated code to go on where it checks something. 1: it does so by LOOP, which falls through then, and else jumps to a
+     * jump nearby. 0: by JRCXZ over a jump, on processors where LOOP is slow. A taken branch for each lookup is what code with many blocks
+     * suffers from most: more than processors remember. */
+    uint8_t one;
     uint64_t cr3; /* room->direct is about */
     uint8_t key;
     bool turn; /* the interpreter's */
@@ -237,8 +242,8 @@ void tr_make_stubs(struct translate *x);
 /* --- select.c --- */
 /* Can a block go on behind the instruction, at offset off in its page, though it is a branch? */
 bool tr_passes(const struct x86_insn *in, unsigned off);
-/* Translate a decoded run; the writable view's code is in b->code. False: no room (flush and try again). */
-bool tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n);
+/* Translate a decoded run; the writable view's code is in b->code. */
+void tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n);
 
 /* --- select_branch.c --- */
 /* The target in S0, the site's offset in tmp[2]: go there by the jump table. */
@@ -258,7 +263,8 @@ int tr_probe(const struct engine_config *cfg, char *reason, size_t cap);
 void tr_make_vector_stubs(struct translate *x, struct emit *e);
 
 /* --- cache.c --- */
-int tr_cache_init(struct translate *x);
+/* one: see struct translate; -1: what suits the host. */
+int tr_cache_init(struct translate *x, int one);
 void tr_cache_fini(struct translate *x);
 void tr_flush(void *x);
 void tr_inval(void *x, uint64_t gpa, uint32_t len);

@@ -6,8 +6,7 @@
 #include <stdio.h>
 
 #define IM_ENGINE engine_translate
-#include "engine/translate/translate.h"
-#include "tests/unit/interp_fixture.h"
+#include "tests/unit/translate_fixture.h"
 
 static void name(char *out, size_t cap, int64_t disp)
 {
@@ -70,10 +69,42 @@ static void text(struct im *m, char *out, size_t cap)
     }
 }
 
-static void check(const uint8_t *begin, const uint8_t *end, const char *want)
+/* Replace the first occurrence of a from *at on; *at goes behind it. False: there is none. */
+static bool replace(char *s, size_t *at, const char *a, const char *b)
+{
+    char *p = strstr(s + *at, a), tail[8192];
+
+    if (!p)
+        return false;
+    snprintf(tail, sizeof(tail), "%s", p + strlen(a));
+    *at = (size_t)(p - s) + strlen(b);
+    memcpy(p, b, strlen(b));
+    strcpy(p + strlen(b), tail);
+    return true;
+}
+
+/* What is expected where checks are by LOOP, from what it is where they are by JRCXZ. */
+static const char *by_loop(const char *want, char out[8192])
+{
+    static const char *const to[][2] = {
+        {"pext rcx, r10, @align4\njrcxz over\njmp out\n", "pext rcx, r10, @align4\nlea rcx, [rcx+0x01]\nloop out\n"},
+        {"mov ecx, @requests\njrcxz over\njmp out\n", "mov ecx, @requests\nlea ecx, [rcx+0x01]\nloop out\n"},
+        {"jrcxz over\njmp out\n", "loop out\n"},
+    };
+
+    snprintf(out, 8192, "%s", want);
+    for (unsigned i = 0; i < 3; i++)
+        for (size_t at = 0; replace(out, &at, to[i][0], to[i][1]);)
+            ;
+    return out;
+}
+
+static void check_one(const uint8_t *begin, const uint8_t *end, const char *want, int one)
 {
     struct im *m = im_new(1);
     char got[8192];
+
+    im_checks(m, one);
 
     im_put(m, IM_CODE, begin, (size_t)(end - begin));
     im_long(m, m->v);
@@ -83,6 +114,13 @@ static void check(const uint8_t *begin, const uint8_t *end, const char *want)
     if (strncmp(got, want, strlen(want)))
         fail_msg("got:\n%swanted:\n%s", got, want);
     im_free(m);
+}
+static void check(const uint8_t *begin, const uint8_t *end, const char *want)
+{
+    char out[8192];
+
+    check_one(begin, end, want, 0);
+    check_one(begin, end, by_loop(want, out), 1);
 }
 #define GOLDEN(fn, source, want)                                                                                       \
     PROGRAM(code_##fn, source "\nhlt");                                                                                \

@@ -6,7 +6,7 @@
 
 #define IM_ENGINE engine_translate
 #include "engine/translate/translate.h"
-#include "tests/unit/interp_fixture.h"
+#include "tests/unit/translate_fixture.h"
 
 static uint64_t rng = 0x2545f4914f6cdd1dull;
 static uint64_t rnd(void)
@@ -168,6 +168,8 @@ static void programs(void **state)
 
     (void)state;
     for (unsigned r = 0; r < rounds; r++) {
+        if (r == rounds / 2)
+            im_checks(m, !translate_of(m->v)->one);
         uint8_t code[2048];
         unsigned n = 0;
 

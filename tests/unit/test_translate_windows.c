@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #define IM_ENGINE engine_translate
-#include "tests/unit/interp_fixture.h"
+#include "tests/unit/translate_fixture.h"
 
 #define PAGES 16u
 #define PT 0x8000u
@@ -158,6 +158,8 @@ static void windows(void **state)
 
     (void)state;
     for (unsigned r = 0; r < rounds; r++) {
+        if (r == rounds / 2)
+            im_checks(m, !translate_of(m->v)->one);
         const unsigned count = 2 + (unsigned)(rnd() % 24);
         uint8_t code[512];
         unsigned n = 0;
