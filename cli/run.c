@@ -295,6 +295,16 @@ static int fill_random(void *ctx, void *buf, size_t n)
     return host_random(buf, n);
 }
 
+static void free_images(struct run *r)
+{
+    for (unsigned i = 0; i < r->o->ninitrd; i++) {
+        free(r->initrd[i]);
+        r->initrd[i] = NULL;
+    }
+    free(r->kernel);
+    r->kernel = NULL;
+}
+
 /* From here on the process can do no more than run this machine. */
 static int confine(const struct run_options *o, const struct engine_ops *engine, char *err, size_t cap)
 {
@@ -381,6 +391,8 @@ int cli_run(const struct run_options *o)
     if (!r.loop_thread || !r.disk_thread || vm_start(r.vm, err, sizeof(err)) != 0)
         return fail(&r, STATUS_ERROR, err[0] ? err : "cannot start threads");
 
+    if (o->no_reboot) /* they are loaded, and never will be again */
+        free_images(&r);
     if (r.report && report_start(r.report) != 0)
         vm_request_end(r.vm, VM_END_ERROR, 0);
     enum vm_end end = vm_wait(r.vm);

@@ -39,8 +39,8 @@
 #define TR_LOG 512u
 #define TR_PAGE_SET 16384u
 #define TR_WINDOWS 8u
-#define TR_CODE_SIZE (32u << 20)
-#define TR_ARENA_SIZE (48u << 20)
+#define TR_CODE_SIZE (26u << 20)
+#define TR_ARENA_SIZE (30u << 20)
 #define TR_BLOCK_CODE (48u << 10) /* no block is longer */
 #define TR_EXTEND 24u             /* instructions after which no further conditional branch is passed */
 #define TR_BLOCK_MAX (TR_EXTEND - 1 + BLOCK_MAX)
@@ -126,12 +126,19 @@ enum { XL_ON, XL_LEAVE };
 
 /* A point in a block that may call C, or an exit: what the code passes is its offset in the arena. */
 struct tr_site {
-    tr_fn *fn;                 /* exec sites */
-    const struct x86_insn *in; /* exec sites */
-    x86_exec_fn exec;
-    uint8_t *retry, *next; /* executable view: lookup again, go on behind the instruction */
+    union {
+        struct { /* executors */
+            tr_fn *fn;
+            const struct x86_insn *in;
+            x86_exec_fn exec;
+        };
+        struct {
+            uint8_t *retry; /* executable view: lookup again. Far exits: the displacement of the jump that fails the check */
+            uint8_t *link;  /* exits, windows: the displacement to patch */
+        };
+    };
+    uint8_t *next; /* executable view: go on behind the instruction */
     struct tr_block *block;
-    uint8_t *link;     /* chain exits: the displacement to patch */
     uint16_t off;      /* in the page: of the instruction, or where the exit goes */
     uint16_t op;
     uint8_t idx, len;  /* number of the instruction in the block */
@@ -142,7 +149,7 @@ struct tr_site {
     bool plain;        /* chain exits: go on without windows */
     uint8_t rep;       /* string instructions with REP: bytes of an element; all RCX of them are accessed, size is 1 */
     bool pair;         /* memory at RSI and RDI is accessed; the entry of one must not displace that of the other */
-    uint8_t tries, gap; /* far exits: links made or not to be made; see TR_FAR_*. What fails the check is the jump at retry */
+    uint8_t tries, gap; /* far exits: links made or not to be made; see TR_FAR_* */
     int32_t to;        /* far exits: relative to the page */
 };
 
