@@ -35,9 +35,8 @@ struct world_ctl {
     uint32_t monitor_sleeps;
 
     uint32_t parent;   /* the monitor's process, so that a world whose monitor died at once notices */
-    uint32_t spin;     /* time-stamp cycles to spin before sleeping */
+    uint32_t patience; /* turns the world waits awake; looked at in each */
     uint32_t no_cpuid; /* set by the world: CPUID traps */
-    uint64_t spun;     /* by the world: PAUSE instructions while it waited */
 
     uint32_t nops;
     uint32_t failed; /* 1 + index of the request's change that failed, nothing after it was done and nothing ran; 0: none */

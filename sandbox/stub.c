@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
+#include "sandbox/awake.h"
 #include "sandbox/proto.h"
 
 #define ALT_STACK 65536
@@ -56,11 +57,11 @@ static void hand_over(void)
     __atomic_store_n(&ctl->answer, seen, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&ctl->monitor_sleeps, __ATOMIC_SEQ_CST))
         sys(SYS_futex, &ctl->answer, FUTEX_WAKE, 1, 0);
-    uint64_t spent = 0;
+    uint32_t turns = 0;
     while ((r = __atomic_load_n(&ctl->request, __ATOMIC_SEQ_CST)) == seen) {
-        if ((spent += 64) < ctl->spin) { /* RDTSC traps in here: PAUSE is the clock, roughly */
-            __asm__ volatile("pause");
-            ctl->spun++;
+        if (turns < __atomic_load_n(&ctl->patience, __ATOMIC_RELAXED)) { /* RDTSC traps in here */
+            awake_turn();
+            turns++;
             continue;
         }
         __atomic_store_n(&ctl->world_sleeps, 1, __ATOMIC_SEQ_CST);

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sandbox/awake.h"
 #include "sandbox/spawn.h"
 #include "sandbox/user64_proto.h"
 
@@ -45,9 +45,7 @@ struct user64 {
     volatile uint32_t *note;
     pid_t pid;
     uint32_t seq, secret;
-    uint32_t per_us;             /* turns of waiting */
-    cpu_set_t allowed;           /* processors */
-    int apart;                   /* the one the world is kept off; -1: none */
+    struct awake awake;
     uint32_t patience, w_patience; /* in turns of waiting: ours, the world's */
     uint64_t base;
     bool shows_cpuid;
@@ -65,9 +63,6 @@ static uint8_t *area_of(const struct user64 *w, unsigned off) { return w->area +
 const char *user64_why(const struct user64 *w) { return w->why; }
 bool user64_shows_cpuid(const struct user64 *w) { return w->shows_cpuid; }
 unsigned user64_room(const struct user64 *w) { return U64_NOPS_MAX - w->nops; }
-
-/* One turn of waiting awake. Not PAUSE: hypervisors below count those and take the processor away from who executes many. */
-static inline void relax(void) { __asm__ volatile("lfence; lfence; lfence; lfence" ::: "memory"); }
 
 static long futex(volatile uint32_t *word, int op, uint32_t val, const struct timespec *t)
 {
@@ -109,7 +104,7 @@ static enum user64_result await(struct user64 *w)
     for (uint32_t i = 0; i < w->patience; i++) {
         if (__atomic_load_n(w->note, __ATOMIC_ACQUIRE) == w->seq)
             return USER64_OK;
-        relax();
+        awake_turn();
     }
     for (;;) {
         const struct timespec t = {.tv_nsec = 100000000};
@@ -161,39 +156,11 @@ static bool learn(struct user64 *w)
     return true;
 }
 
-static uint32_t turns_per_us(void)
-{
-    struct timespec a, b;
-    uint64_t best = UINT64_MAX;
-
-    for (unsigned i = 0; i < 3; i++) {
-        clock_gettime(CLOCK_MONOTONIC, &a);
-        for (unsigned k = 0; k < 200; k++)
-            relax();
-        clock_gettime(CLOCK_MONOTONIC, &b);
-        const uint64_t ns = (uint64_t)(b.tv_sec - a.tv_sec) * 1000000000u + (uint64_t)(b.tv_nsec - a.tv_nsec);
-        best = ns < best ? ns : best;
-    }
-    return best ? (uint32_t)(200000 / best) + 1 : 1000;
-}
-
 void user64_patience(struct user64 *w, unsigned monitor_us, unsigned world_us)
 {
-    int apart = -1;
-
-    w->patience = w->per_us * monitor_us;
-    w->w_patience = w->per_us * world_us;
-    /* Whoever waits awake must not do it on the other's processor, where hosts like to put those who wake each other. */
-    if (w->patience | w->w_patience)
-        apart = sched_getcpu();
-    if (apart != w->apart && w->pid > 0) {
-        cpu_set_t set = w->allowed;
-
-        if (apart >= 0)
-            CPU_CLR((size_t)apart, &set);
-        if (CPU_COUNT(&set) > 0 && sched_setaffinity(w->pid, sizeof(set), &set) == 0)
-            w->apart = apart;
-    }
+    w->patience = w->awake.per_us * monitor_us;
+    w->w_patience = w->awake.per_us * world_us;
+    awake_apart(&w->awake, w->pid, w->patience | w->w_patience);
 }
 
 static uint64_t random_base(void)
@@ -224,10 +191,7 @@ static struct user64 *start(int ram_fd, int copies_fd, char *reason, size_t cap)
     }
     w->note = note;
     *w->note = UINT32_MAX;
-    w->per_us = turns_per_us();
-    w->apart = -1;
-    if (sched_getaffinity(0, sizeof(w->allowed), &w->allowed) || CPU_COUNT(&w->allowed) < 2)
-        w->per_us = 0; /* nobody else could answer while one side waits awake */
+    awake_init(&w->awake);
     w->base = random_base();
     if (!w->base || getrandom(&w->secret, sizeof(w->secret), 0) != sizeof(w->secret)) {
         snprintf(reason, cap, "no random numbers");

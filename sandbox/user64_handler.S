@@ -85,7 +85,7 @@ wait:
 1:	mov	AT(U64_REQUEST), %eax
 	cmp	AT(U64_SEQ), %eax
 	jne	serve
-	lfence					/* not PAUSE: see user64.c */
+	lfence					/* not PAUSE: see awake.h */
 	lfence
 	lfence
 	lfence

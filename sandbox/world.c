@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "ringer/host.h"
+#include "sandbox/awake.h"
 #include "sandbox/spawn.h"
 #include "sandbox/world.h"
 
@@ -23,8 +24,8 @@ struct world {
     uint32_t seq;
     uint32_t nops;
     uint64_t runs;
-    uint32_t spin;
-    uint32_t pause_ps; /* what PAUSE takes */
+    struct awake awake;
+    uint32_t patience, w_patience; /* in turns of waiting: ours, the world's */
     char why[128];
     struct world_op queue[WORLD_OPS]; /* ours: the shared page is only written when it is handed over */
 };
@@ -72,10 +73,10 @@ static int await(struct world *w)
 {
     struct world_ctl *c = w->ctl;
     uint32_t a;
-    for (uint64_t spent = 0; spent < w->spin; spent += 64) {
+    for (uint32_t i = 0; i < w->patience; i++) {
         if (__atomic_load_n(&c->answer, __ATOMIC_SEQ_CST) == w->seq)
             return 0;
-        __builtin_ia32_pause();
+        awake_turn();
     }
     while ((a = __atomic_load_n(&c->answer, __ATOMIC_SEQ_CST)) != w->seq) {
         const struct timespec t = {.tv_nsec = 100000000};
@@ -88,7 +89,7 @@ static int await(struct world *w)
     return 0;
 }
 
-static int request(struct world *w)
+int world_run(struct world *w, struct world *last)
 {
     struct world_ctl *c = w->ctl;
     if (w->pid <= 0)
@@ -98,17 +99,15 @@ static int request(struct world *w)
     c->failed = 0;
     w->nops = 0;
     w->runs++;
+    __atomic_store_n(&c->patience, w->w_patience, __ATOMIC_RELAXED);
     __atomic_store_n(&c->request, ++w->seq, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&c->world_sleeps, __ATOMIC_SEQ_CST))
         futex(&c->request, FUTEX_WAKE, 1, NULL);
+    if (last && last != w) /* now, so that its processor never was idle */
+        __atomic_store_n(&last->ctl->patience, 0, __ATOMIC_RELAXED);
     if (await(w) != 0)
         return -1;
     return c->failed ? 1 : 0;
-}
-
-int world_run(struct world *w)
-{
-    return request(w);
 }
 
 unsigned world_queued(const struct world *w)
@@ -139,30 +138,11 @@ void world_kick(struct world *w)
         kill(w->pid, SIGUSR1); /* not reaped before world_free: the number stays ours */
 }
 
-uint64_t world_computed_ns(const struct world *w)
+void world_patience(struct world *w, unsigned monitor_us, unsigned world_us)
 {
-    struct timespec t;
-    clockid_t c;
-    if (w->pid <= 0 || clock_getcpuclockid(w->pid, &c) != 0 || clock_gettime(c, &t) != 0)
-        return 0;
-    const uint64_t ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec, waited = __atomic_load_n(&w->ctl->spun, __ATOMIC_RELAXED) * w->pause_ps / 1000;
-    return ns > waited ? ns - waited : 0;
-}
-
-/* The least of some tries: others may run in between. */
-static uint32_t measure_pause(void)
-{
-    uint64_t least = 1000000;
-    for (unsigned i = 0; i < 8; i++) {
-        struct timespec a, b;
-        clock_gettime(CLOCK_MONOTONIC, &a);
-        for (unsigned k = 0; k < 100; k++)
-            __builtin_ia32_pause();
-        clock_gettime(CLOCK_MONOTONIC, &b);
-        const uint64_t ns = (uint64_t)(b.tv_sec - a.tv_sec) * 1000000000u + (uint64_t)(b.tv_nsec - a.tv_nsec);
-        least = ns < least ? ns : least;
-    }
-    return (uint32_t)(least * 10);
+    w->patience = w->awake.per_us * monitor_us;
+    w->w_patience = w->awake.per_us * world_us;
+    awake_apart(&w->awake, w->pid, w->patience | w->w_patience);
 }
 
 struct world *world_new(int ram_fd, int code_fd, char *reason, size_t cap)
@@ -179,9 +159,7 @@ struct world *world_new(int ram_fd, int code_fd, char *reason, size_t cap)
         snprintf(reason, cap, "cannot map: %s", strerror(errno));
         goto fail;
     }
-    w->spin = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 20000 : 0;
-    w->ctl->spin = w->spin;
-    w->pause_ps = measure_pause();
+    awake_init(&w->awake);
     w->ctl->parent = (uint32_t)getpid();
     w->ctl->answer = UINT32_MAX;
     const int fds[] = {ram_fd, code_fd, ctl_fd}; /* WORLD_FD_RAM and on */

@@ -33,15 +33,16 @@ int world_queue(struct world *w, const struct world_op *op);
 unsigned world_queued(const struct world *w);
 void world_clear(struct world *w); /* forget queued changes of the address space; descriptors stay */
 /* Run guest code with the registers in the control page until an exit. 0; 1: a queued change failed and nothing ran
- * (ctl->error; the state of the address space is unknown: unmap everything); -1: the world is gone, world_why says how. */
-int world_run(struct world *w);
+ * (ctl->error; the state of the address space is unknown: unmap everything); -1: the world is gone, world_why says how.
+ * last: the world that may still wait awake, or NULL; another one stops that when this one has been woken. */
+int world_run(struct world *w, struct world *last);
 const char *world_why(const struct world *w);
 /* Make a world_run in progress or the next one return with WORLD_SIG_KICK. Any thread. */
 void world_kick(struct world *w);
 
-/* CPU time its process has used without what it spent waiting for requests, in nanoseconds, about; 0 if it is gone. */
-uint64_t world_computed_ns(const struct world *w);
-
+/* How long each side of a hand-over looks for the other's answer before it sleeps: about so many microseconds; 0 at first. Looking takes
+ * a processor from others. */
+void world_patience(struct world *w, unsigned monitor_us, unsigned world_us);
 /* Calls of world_run. */
 uint64_t world_runs(const struct world *w);
 

@@ -159,7 +159,7 @@ bool trap_long_enter(struct trap *t, struct dspace *s, uint64_t rflags, uint64_t
             space_forget(d, s);
         return false;
     }
-    t->tv->n.runs++;
+    t->tv->n.runs[s->super ? WORLD_KERNEL : WORLD_USER]++;
     direct_store(c, r);
     const uint32_t also = X86_FL_TF | X86_FL_AC; /* POPF changes them at any privilege; TF was not set */
     c->fl_sys = (c->fl_sys & ~also) | ((uint32_t)r->rflags & also);

@@ -2,52 +2,69 @@
  * When direct execution pays.
  *
  * Entering a world and coming back costs as much as interpreting some thousand instructions. So each privilege level is either executed
- * directly or interpreted: directly until its runs prove hardly longer than that overhead, interpreted until it has executed many
- * instructions for each event that would have ended a run. Kernels mostly end up interpreted, programs that compute direct.
+ * directly or interpreted: interpreted until it has executed many instructions for each event that would have ended a run, directly until
+ * a sample shows that it no longer does. Samples are interpreted, a few events every so many runs, the rarer the longer all goes well.
+ * Instructions are counted, not time: how long runs take says little where others use the processors, too. Kernels mostly end up interpreted,
+ * programs that compute direct.
  *
  * Loops without events never return from the interpreter by themselves: a thread of its own asks for that now and then while the
  * vCPU interprets.
  */
+#include <x86intrin.h>
+
 #include "engine/trap/trap.h"
 
-#define RUNS 8u             /* runs a judgement takes */
 #define PATIENCE_MAX 64u    /* each try that failed doubles how long the next one is put off, up to this */
-#define WORTH_NS 3000u       /* a run must compute that long on average; */
-#define CREDIT_NS 500000
-#define DEBT_NS 50000
-#define RUN_LEAST_NS 2500u   /* between these lies what a run costs that computes nothing */
-#define RUN_MOST_NS 10000u
-#define CHANGE_NS 6000u      /* what changing a mapping takes is not computing */
-#define LOOK_INSNS 40000u   /* instructions a judgement takes */
-#define INSNS_PER_EVENT 8000u
+#define LOOK_INSNS 40000u   /* instructions a judgement takes that leads to direct execution */
+#define PROMISES 8000u      /* instructions for each event from which it is tried, */
+#define PAYS 4000u          /* and below which it is given up */
+#define RUNS_FIRST 16u      /* runs before the first sample, and the most before another */
+#define RUNS_MOST 1024u
+#define FILLS_MOST 8u       /* runs that only fill mappings are not counted, up to so many for each other one */
+#define SAMPLE_EVENTS 64u   /* a sample ends with so many, which is several bursts, as interrupts make them, */
+#define SAMPLE_INSNS 128000u /* or so many instructions */
 #define TICK_NS 500000u
-#define PARK_AFTER 20u /* ticks without need */
+#define PARK_AFTER 20u      /* ticks without need */
+#define MEAN_SHIFT 4        /* of moving averages: 16 runs */
+#define SHORT_US 60u        /* runs that are waited for awake */
 
-void trap_policy_ran(struct trap *t, unsigned level)
+/* Where runs are short, both sides wait for each other awake, longer than the other mostly takes. */
+static void patience(const struct trap *t, struct world *w, const struct level *l)
+{
+    const uint64_t us = l->mean / (t->v->vm->tsc_khz / 1000 + 1);
+
+    world_patience(w, us < SHORT_US ? 10 + 2 * (unsigned)us : 10, 40);
+}
+
+void trap_policy_ran(struct trap *t, unsigned level, bool filled, uint64_t cycles)
 {
     struct level *l = &t->level[level];
 
-    if (++l->runs < RUNS)
-        return;
-    /* What the world computed is its CPU time less what runs cost at least (that ages, since how busy the host is changes) and what
-     * mappings cost. Time on the clock says nothing when others use the processors, too. */
-    const uint64_t now = world_computed_ns(t->world[level]), cost = l->changes * CHANGE_NS;
-    const uint64_t cpu = now > l->cpu_ns + cost ? now - l->cpu_ns - cost : 0;
-    l->least_ns = cpu < l->least_ns ? cpu : l->least_ns + l->least_ns / 64;
-    l->least_ns = l->least_ns < RUNS * RUN_LEAST_NS ? RUNS * RUN_LEAST_NS : l->least_ns > RUNS * RUN_MOST_NS ? RUNS * RUN_MOST_NS : l->least_ns;
-    /* Credit for what went well, so that a program which computed may fault its pages in again. */
-    const int64_t score = l->score + ((int64_t)cpu - (int64_t)l->least_ns) - (int64_t)RUNS * WORTH_NS;
-    l->score = score < CREDIT_NS ? score : CREDIT_NS;
-    if (score < -DEBT_NS) {
-        l->direct = false;
+    l->mean += (cycles >> MEAN_SHIFT) - (l->mean >> MEAN_SHIFT);
+    l->fills += filled;
+    if (l->runs++ % 16 == 0)
+        patience(t, t->world[level], l);
+    if (t->tv->adaptive && (l->runs - l->fills >= l->until || l->runs >= l->until * FILLS_MOST)) {
+        l->sampled = true;
         l->insns = l->events = 0;
+    }
+}
+
+/* The sample is complete. What it says holds for runs that do not fill mappings. */
+static void judge_sample(struct trap *t, struct level *l)
+{
+    l->sampled = false;
+    if (l->insns * (l->runs - l->fills) >= (uint64_t)PAYS * l->events * l->runs) {
+        l->until = l->until < RUNS_MOST ? l->until * 2 : RUNS_MOST;
+        l->patience -= l->patience > 1 ? l->patience / 2 : 0;
+    } else {
+        l->direct = false;
+        l->until = RUNS_FIRST;
         l->patience = l->patience < PATIENCE_MAX ? l->patience * 2 : PATIENCE_MAX;
         t->tv->n.given_up++;
-    } else if (score > 0 && l->patience > 1) {
-        l->patience /= 2;
     }
-    l->runs = l->changes = 0;
-    l->cpu_ns = now;
+    l->runs = l->fills = 0;
+    l->insns = l->events = 0;
 }
 
 void trap_policy_interprets(struct trap *t)
@@ -69,15 +86,13 @@ void trap_policy_interpreted(struct trap *t, unsigned level, uint64_t insns)
     atomic_store_explicit(&t->interprets, false, memory_order_relaxed);
     l->insns += insns;
     l->events += n ? n : !ticked;
-    if (l->insns < (uint64_t)LOOK_INSNS * l->patience)
-        return;
-    if (l->events * INSNS_PER_EVENT <= l->insns) {
-        l->direct = true;
-        l->score = 0;
-        l->runs = l->changes = 0;
-        l->cpu_ns = world_computed_ns(t->world[level]);
+    if (l->direct) {
+        if (l->events >= SAMPLE_EVENTS || l->insns >= SAMPLE_INSNS)
+            judge_sample(t, l);
+    } else if (l->insns >= (uint64_t)LOOK_INSNS * l->patience) {
+        l->direct = l->events * PROMISES <= l->insns;
+        l->insns = l->events = 0;
     }
-    l->insns = l->events = 0;
 }
 
 static void tick(void *arg)
@@ -106,7 +121,7 @@ static void tick(void *arg)
 int trap_policy_init(struct trap *t)
 {
     for (unsigned i = 0; i < NWORLDS; i++)
-        t->level[i] = (struct level){.direct = true, .patience = 1, .least_ns = RUNS * RUN_MOST_NS, .cpu_ns = world_computed_ns(t->world[i])};
+        t->level[i] = (struct level){.direct = true, .patience = 1, .until = RUNS_FIRST};
     if (!t->tv->adaptive)
         return 0;
     t->tick_event = host_event_new();

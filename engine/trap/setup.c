@@ -40,7 +40,8 @@ static unsigned trap_stats(const struct vm *vm, struct engine_stat *out, unsigne
         return 0;
     const struct trap_counts *n = &tv->n;
     const struct engine_stat all[] = {
-        {"entries into direct execution", n->runs},
+        {"entries into direct execution", n->runs[WORLD_KERNEL] + n->runs[WORLD_USER]},
+        {"of these, into user code", n->runs[WORLD_USER]},
         {"instructions trapped", n->insns_traps},
         {"of these, replaced ones", n->patched},
         {"system calls, by way of the host's", n->syscalls},
@@ -209,7 +210,7 @@ static int trap_probe(const struct engine_config *cfg, char *reason, size_t cap)
         k->sel[X86_CS] = 0xf;
         k->sel[X86_SS] = 0x2b;
         k->load_fp = 0;
-        switch (world_run(w)) {
+        switch (world_run(w, NULL)) {
         case 0:
             if (k->sig == WORLD_SIG_SEGV && k->trapno == 13)
                 r = 0;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <x86intrin.h>
 
 #include "engine/trap/trap.h"
 #include "x86/mmu.h"
@@ -234,13 +235,16 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
         /* What was queued stays queued. */
         return 1;
     }
-    t->tv->n.runs++;
-    t->level[which].changes += world_queued(w);
-    const uint64_t t0 = v->vm->timed ? host_now() : 0;
-    const int r = world_run(w);
+    t->tv->n.runs[which]++;
+    const bool filled = world_queued(w);
+    const uint64_t t0 = v->vm->timed ? host_now() : 0, tsc = __rdtsc();
+    const int r = world_run(w, t->last);
+    t->last = w;
     if (v->vm->timed)
         t->tv->n.direct_ns += host_now() - t0;
     atomic_store(&t->current, NULL);
+    if (!r && k->sig != WORLD_SIG_KICK)
+        trap_policy_ran(t, which, filled, __rdtsc() - tsc);
     if (r < 0) {
         fail(exit, world_why(w));
         return 1;
@@ -285,8 +289,6 @@ static void direct(struct trap *t, struct vcpu_exit *exit)
     }
     if (trap_enter(t, 0, exit) != 0)
         return;
-    if (t->tv->adaptive && world_ctl(t->world[level])->sig != WORLD_SIG_KICK)
-        trap_policy_ran(t, level);
     handle(t, world_ctl(t->world[level]), exit);
 }
 
@@ -327,7 +329,7 @@ void trap_run(struct vcpu *v, struct vcpu_exit *exit)
         exit->kind = EXIT_KICK;
         const unsigned level = v->cpu.cpl == 3 ? WORLD_USER : WORLD_KERNEL;
         const bool can = trap_can_run(v);
-        if (can && (!t->tv->adaptive || t->level[level].direct)) {
+        if (can && (!t->tv->adaptive || (t->level[level].direct && !t->level[level].sampled))) {
             direct(t, exit);
             if (exit->kind == EXIT_FAIL)
                 return;

@@ -122,7 +122,7 @@ bool trap_is_offender(const struct x86_insn *in);
 enum trap_world { WORLD_KERNEL, WORLD_USER, NWORLDS };
 
 struct trap_counts {
-    uint64_t runs, insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_writes, interpreted, burst[NWORLDS], given_up, lost, worlds64;
+    uint64_t runs[NWORLDS], insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_writes, interpreted, burst[NWORLDS], given_up, lost, worlds64;
     uint64_t direct_ns; /* spent in worlds, entering and leaving included; only if vm->timed */
 };
 
@@ -147,11 +147,11 @@ struct trap_vm {
 /* A privilege level, to policy.c. */
 struct level {
     bool direct;
+    bool sampled;           /* direct, but just now interpreted to see whether it still pays */
     uint32_t patience;
-    uint32_t runs, changes; /* changes of the world's mappings these took */
-    uint64_t cpu_ns;        /* of the world, before them */
-    int64_t score;          /* what direct execution gained, in ns of computing */
-    uint64_t least_ns;      /* the least CPU time that many runs took */
+    uint32_t runs, fills;   /* since the last sample; of these, begun with changes of the world's mappings */
+    uint32_t until;         /* so many to the next one */
+    uint64_t mean;          /* of the TSC cycles runs took lately */
     uint64_t insns, events; /* interpreted */
 };
 
@@ -161,6 +161,7 @@ struct trap {
     struct space space[NWORLDS];
     struct world *world[NWORLDS];
     _Atomic(struct world *) current; /* the one to kick */
+    struct world *last; /* entered, and perhaps waiting awake */
     uint64_t seen_all, seen_nonglobal, seen_page;
     bool stale;         /* the user's world may have translations that were flushed */
     bool user_access;   /* the kernel's world was filled with SMAP suspended */
@@ -220,8 +221,8 @@ void trap_long_run(struct trap *t, struct vcpu_exit *exit);
 /* policy.c */
 int trap_policy_init(struct trap *t);
 void trap_policy_fini(struct trap *t);
-/* A run ended by itself. */
-void trap_policy_ran(struct trap *t, unsigned level);
+/* A run ended by itself that began with changes of mappings or not, and took so many TSC cycles. */
+void trap_policy_ran(struct trap *t, unsigned level, bool filled, uint64_t cycles);
 /* Before and after the interpreter runs. */
 void trap_policy_interprets(struct trap *t);
 void trap_policy_interpreted(struct trap *t, unsigned level, uint64_t insns);
