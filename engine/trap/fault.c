@@ -32,7 +32,7 @@ static struct ppage *make_page(struct trap *t, const struct gpa_range *r, uint64
     if (!g && !(g = patches_add(p, page, gpa >> 12, r->host + off))) { /* full: begin anew */
         for (uint64_t i = 0; i < p->nram; i++)
             patches_del(p, i);
-        for (unsigned i = 0; i < NWORLDS; i++)
+        for (unsigned i = 0; i < t->nspaces; i++)
             space_flush(&t->space[i], true);
         g = patches_add(p, page, gpa >> 12, r->host + off);
     }
@@ -64,7 +64,7 @@ static bool cross(struct trap *t, struct ppage *g)
     if (!b || trap_code_page(t, g->gpn) != g || !interp_mark(t->v->interp_priv, b->gpn << 12, 4096) ||
         !patches_cross(&t->tv->patch, g, lin & 0xfff, b, x86_feature_bits(c->cpuid)))
         return false;
-    for (unsigned w = 0; w < NWORLDS && g->next; w++)
+    for (unsigned w = 0; w < t->nspaces && g->next; w++)
         for (uint32_t i = 0; i < t->space[w].n && g->next; i++) {
             const uint32_t page = t->space[w].list[i];
             if ((t->space[w].map[page] & SPACE_CODE) && (t->space[w].map[page] >> 8 == g->gpn || t->space[w].map[page] >> 8 == b->gpn))
@@ -152,7 +152,7 @@ void trap_unwrite(void *ctx, uint64_t page)
     uint64_t *w = &t->wmapped[((r->host_off + page - r->start) >> 12) / 64];
     const uint64_t bit = 1ull << ((r->host_off + page - r->start) >> 12) % 64;
     if (*w & bit)
-        for (unsigned i = 0; i < NWORLDS; i++)
+        for (unsigned i = 0; i < t->nspaces; i++)
             space_drop(&t->space[i], page >> 12, SPACE_W);
     *w &= ~bit;
 }
@@ -167,53 +167,12 @@ static void note_writable(struct trap *t, const struct gpa_range *r, uint64_t ro
     t->wmapped[page / 64] |= 1ull << page % 64;
 }
 
-/* What the tables say now is what a TLB filled anew would hold. */
-static bool current(struct trap *t, const struct space *s, uint32_t page)
-{
-    struct x86_cpu *c = &t->v->cpu;
-    const uint64_t m = s->map[page];
-    uint32_t lin = page << 12;
-    struct x86_xlat x;
-
-    if (m & SPACE_CODE) {
-        unsigned i = 0;
-        while (i < WINDOWS && !(s->win[i].used && lin - s->win[i].at < WINDOW_SIZE))
-            i++;
-        if (i == WINDOWS)
-            return false;
-        lin += s->win[i].code - s->win[i].at;
-    }
-    return x86_walk(c, lin, m & (SPACE_CODE | SPACE_X) ? X86_EXEC : X86_READ, true, false, &x) == X86_OK && x.gpa >> 12 == m >> 8 &&
-           (x.writable || !(m & SPACE_W)) && !(m & SPACE_LARGE) == (x.page_size <= 4096) &&
-           !(m & SPACE_GLOBAL) == !(x.global && (c->cr4 & X86_CR4_PGE));
-}
-
-void trap_revalidate(struct trap *t)
-{
-    enum { FEW = 24 };
-    struct space *s = &t->space[WORLD_USER];
-    uint32_t gone[FEW];
-    unsigned n = 0;
-
-    for (uint32_t i = 0; i < s->n && n <= FEW; i++)
-        if (!current(t, s, s->list[i])) {
-            if (n < FEW)
-                gone[n] = s->list[i];
-            n++;
-        }
-    if (n > FEW)
-        space_flush(s, true);
-    else
-        for (unsigned i = 0; i < n; i++)
-            space_unmap(s, gone[i]);
-}
-
 void trap_page_fault(struct trap *t, uint32_t hw, uint32_t err, struct vcpu_exit *exit)
 {
     struct vcpu *v = t->v;
     struct x86_cpu *c = &v->cpu;
     const bool user = c->cpl == 3;
-    struct space *s = &t->space[user ? WORLD_USER : WORLD_KERNEL];
+    struct space *s = trap_space(t);
     const int access = err & 16 ? X86_EXEC : err & 2 ? X86_WRITE : X86_READ;
     const bool fetch = s->split && access == X86_EXEC;
     const uint32_t page = hw >> 12, lin = fetch ? hw - t->delta : hw, eip = (uint32_t)(c->seg[X86_CS].base + c->rip);

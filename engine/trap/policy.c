@@ -29,21 +29,26 @@
 #define SHORT_US 60u        /* runs that are waited for awake */
 
 /* Where runs are short, both sides wait for each other awake, longer than the other mostly takes. */
-static void patience(const struct trap *t, struct world *w, const struct level *l)
+static void patience(const struct trap *t, const struct space *s)
 {
-    const uint64_t us = l->mean / (t->v->vm->tsc_khz / 1000 + 1);
+    const uint64_t us = s->level.mean / (t->v->vm->tsc_khz / 1000 + 1);
 
-    world_patience(w, us < SHORT_US ? 10 + 2 * (unsigned)us : 10, 40);
+    world_patience(s->w, us < SHORT_US ? 10 + 2 * (unsigned)us : 10, 40);
 }
 
-void trap_policy_ran(struct trap *t, unsigned level, bool filled, uint64_t cycles)
+void trap_policy_begin(struct space *s, bool direct)
 {
-    struct level *l = &t->level[level];
+    s->level = (struct level){.direct = direct, .patience = 1, .until = RUNS_FIRST};
+}
+
+void trap_policy_ran(struct trap *t, struct space *s, bool filled, uint64_t cycles)
+{
+    struct level *l = &s->level;
 
     l->mean += (cycles >> MEAN_SHIFT) - (l->mean >> MEAN_SHIFT);
     l->fills += filled;
     if (l->runs++ % 16 == 0)
-        patience(t, t->world[level], l);
+        patience(t, s);
     if (t->tv->adaptive && (l->runs - l->fills >= l->until || l->runs >= l->until * FILLS_MOST)) {
         l->sampled = true;
         l->insns = l->events = 0;
@@ -75,9 +80,9 @@ void trap_policy_interprets(struct trap *t)
         host_event_set(t->tick_event);
 }
 
-void trap_policy_interpreted(struct trap *t, unsigned level, uint64_t insns)
+void trap_policy_interpreted(struct trap *t, struct space *s, uint64_t insns)
 {
-    struct level *l = &t->level[level];
+    struct level *l = &s->level;
     const uint64_t n = x86_sensitive_count(&t->v->cpu) - t->sensitive;
     const bool ticked = atomic_load_explicit(&t->ticked, memory_order_relaxed);
 
@@ -120,8 +125,6 @@ static void tick(void *arg)
 
 int trap_policy_init(struct trap *t)
 {
-    for (unsigned i = 0; i < NWORLDS; i++)
-        t->level[i] = (struct level){.direct = true, .patience = 1, .until = RUNS_FIRST};
     if (!t->tv->adaptive)
         return 0;
     t->tick_event = host_event_new();

@@ -175,7 +175,7 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
     save(t, &right);
     restore(t, &before);
 
-    const struct world_ctl *k = world_ctl(t->world[c->cpl == 3 ? WORLD_USER : WORLD_KERNEL]);
+    const struct world_ctl *k = world_ctl(trap_space(t)->w);
     const uint8_t behind = fence ? g->bytes[next] : 0;
     g->bytes[off] = g->ram[off];
     if (fence)

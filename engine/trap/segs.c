@@ -111,7 +111,7 @@ static bool harmless(const struct space *s, const struct x86_seg *g, const struc
 bool trap_segs_ok(const struct trap *t)
 {
     const struct x86_cpu *c = &t->v->cpu;
-    const struct space *s = &t->space[c->cpl == 3];
+    const struct space *s = &t->space[c->cpl == 3]; /* any of a level: they are alike */
     const bool own = own_places(t);
 
     for (unsigned i = 0; i < X86_NSEG; i++) {

@@ -139,10 +139,8 @@ static void trap_vcpu_fini(struct vcpu *v)
     if (v->interp_priv)
         ((struct interp *)v->interp_priv)->also = (struct code_user){0};
     __atomic_store_n(&v->engine_priv, NULL, __ATOMIC_RELEASE);
-    for (unsigned i = 0; i < NWORLDS; i++) {
+    for (unsigned i = 0; i < t->nspaces; i++)
         space_fini(&t->space[i]);
-        world_free(t->world[i]);
-    }
     direct_free(t->d);
     free(t->wmapped);
     free(t);
@@ -160,18 +158,17 @@ static int trap_vcpu_init(struct vcpu *v)
     }
     t->v = v;
     t->tv = tvm(v->vm);
-    t->seen_all = v->cpu.mmu.all_flushes;
-    t->seen_nonglobal = v->cpu.mmu.nonglobal_flushes;
-    t->seen_page = v->cpu.mmu.page_flushes;
+    t->seen = v->cpu.mmu.events.seq;
+    t->map = v->cpu.mmu.map;
+    t->user = &t->space[WORLD_USER];
     v->engine_priv = t;
     for (unsigned i = 0; i < NWORLDS; i++) {
-        t->world[i] = world_new(v->vm->ram_fd, t->tv->patching ? t->tv->patch.fd : v->vm->ram_fd, why, sizeof(why));
-        if (!t->world[i] || space_init(&t->space[i], t->world[i]) != 0) {
+        if (trap_space_open(t, &t->space[i], why, sizeof(why)) != 0) {
             vm_log(v->vm, "engine %s: %s", v->engine->name, why);
             trap_vcpu_fini(v);
             return -1;
         }
-        t->space[i].split = t->tv->patching;
+        trap_policy_begin(&t->space[i], true);
     }
     t->wmapped = calloc((v->vm->ram_size >> 18) + 1, sizeof(*t->wmapped));
     if (!t->wmapped || trap_long_init(t) != 0 || trap_policy_init(t) != 0) {

@@ -25,6 +25,8 @@ static void reset_extent(struct space *s)
 
 int space_init(struct space *s, struct world *w)
 {
+    if (!w)
+        return -1;
     s->w = w;
     s->map = calloc(SPACE_PAGES, sizeof(*s->map));
     s->list = calloc(SPACE_PAGES, sizeof(*s->list));
@@ -35,6 +37,8 @@ int space_init(struct space *s, struct world *w)
 
 void space_fini(struct space *s)
 {
+    world_free(s->w);
+    s->w = NULL;
     free(s->map);
     free(s->list);
     free(s->pos);

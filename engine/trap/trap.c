@@ -37,32 +37,6 @@ bool trap_can_run(const struct vcpu *v)
            (x86_lma(c) || !t || trap_segs_ok(t)); /* of a state alone: segments are flat */
 }
 
-/* --- flushes ------------------------------------------------------------------------- */
-
-/* What the architecture flushed since the last look is unmapped. */
-static void sync_tlb(struct trap *t)
-{
-    const struct x86_mmu *m = &t->v->cpu.mmu;
-    const uint64_t pages = m->page_flushes - t->seen_page;
-
-    if (m->all_flushes != t->seen_all || pages > 1) {
-        for (unsigned i = 0; i < NWORLDS; i++)
-            space_flush(&t->space[i], true);
-    } else {
-        if (m->nonglobal_flushes != t->seen_nonglobal) {
-            /* The program is often the same again when it next runs directly: then its mappings are compared with the tables. */
-            space_flush(&t->space[WORLD_KERNEL], false);
-            t->stale = true;
-        }
-        if (pages && m->flushed_page >> 32 == 0)
-            for (unsigned i = 0; i < NWORLDS; i++)
-                space_flush_page(&t->space[i], (uint32_t)(m->flushed_page >> 12));
-    }
-    t->seen_all = m->all_flushes;
-    t->seen_nonglobal = m->nonglobal_flushes;
-    t->seen_page = m->page_flushes;
-}
-
 /* --- one instruction by the interpreter ------------------------------------------------ */
 
 bool trap_insn_at(struct vcpu *v, struct x86_insn *in)
@@ -82,7 +56,7 @@ bool trap_insn_at(struct vcpu *v, struct x86_insn *in)
 void trap_step_one(struct trap *t, struct vcpu_exit *exit)
 {
     engine_interp.step(t->v, exit);
-    sync_tlb(t);
+    trap_sync_tlb(t);
 }
 
 void trap_emulate(struct trap *t, struct vcpu_exit *exit)
@@ -106,7 +80,7 @@ void trap_deliver(struct trap *t)
 {
     if (x86_deliver(&t->v->cpu) != X86_OK)
         t->v->cpu.activity = X86_SHUTDOWN;
-    sync_tlb(t);
+    trap_sync_tlb(t);
 }
 
 /* --- what came out ---------------------------------------------------------------------------- */
@@ -176,7 +150,7 @@ static void handle(struct trap *t, const struct world_ctl *k, struct vcpu_exit *
     }
     if (t->tv->patching && trapno == 13) {
         const uint32_t lin = (uint32_t)(c->seg[X86_CS].base + c->rip);
-        const uint64_t m = t->space[c->cpl == 3].map[(uint32_t)(lin + t->delta) >> 12];
+        const uint64_t m = trap_space(t)->map[(uint32_t)(lin + t->delta) >> 12];
         struct ppage *g = m & SPACE_CODE ? trap_code_page(t, m >> 8) : NULL;
         if (g) {
             const bool seen = g->start[(lin & 0xfff) / 64] >> (lin & 63) & 1;
@@ -206,8 +180,8 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
     struct vcpu *v = t->v;
     struct x86_cpu *c = &v->cpu;
     const unsigned which = c->cpl == 3 ? WORLD_USER : WORLD_KERNEL;
-    struct space *s = &t->space[which];
-    struct world *w = t->world[which];
+    struct space *s = trap_space(t);
+    struct world *w = s->w;
     struct world_ctl *k = world_ctl(w);
 
     if (which == WORLD_KERNEL && (c->cr4 & X86_CR4_SMAP)) {
@@ -216,10 +190,8 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
             space_flush(s, true);
         t->user_access = open;
     }
-    if (which == WORLD_USER && t->stale) {
-        trap_revalidate(t);
-        t->stale = false;
-    }
+    if (s->stale)
+        trap_revalidate(t, s);
     for (unsigned i = 0; i < 8; i++)
         k->gpr[i] = (uint32_t)c->gpr[i];
     k->eip = (uint32_t)c->rip;
@@ -244,7 +216,7 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
         t->tv->n.direct_ns += host_now() - t0;
     atomic_store(&t->current, NULL);
     if (!r && k->sig != WORLD_SIG_KICK)
-        trap_policy_ran(t, which, filled, __rdtsc() - tsc);
+        trap_policy_ran(t, s, filled, __rdtsc() - tsc);
     if (r < 0) {
         fail(exit, world_why(w));
         return 1;
@@ -281,21 +253,20 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
 
 static void direct(struct trap *t, struct vcpu_exit *exit)
 {
-    const unsigned level = t->v->cpu.cpl == 3 ? WORLD_USER : WORLD_KERNEL;
+    struct world *w = trap_space(t)->w;
 
     if (x86_lma(&t->v->cpu)) {
         trap_long_run(t, exit);
         return;
     }
-    if (trap_enter(t, 0, exit) != 0)
-        return;
-    handle(t, world_ctl(t->world[level]), exit);
+    if (trap_enter(t, 0, exit) == 0)
+        handle(t, world_ctl(w), exit);
 }
 
 /* --- the loop ------------------------------------------------------------------------------------ */
 
 /* Code that the interpreter has until something returns to its dispatcher: privileged instructions, faults, requests. */
-static void interpret(struct trap *t, unsigned level)
+static void interpret(struct trap *t, struct space *s)
 {
     struct vcpu *v = t->v;
     struct interp *it = v->interp_priv;
@@ -306,9 +277,9 @@ static void interpret(struct trap *t, unsigned level)
         interp_step_one(it);
     else
         interp_blocks(it);
-    sync_tlb(t);
-    t->tv->n.burst[level] += v->insns - insns;
-    trap_policy_interpreted(t, level, v->insns - insns);
+    trap_sync_tlb(t);
+    t->tv->n.burst[s == &t->space[WORLD_KERNEL] ? WORLD_KERNEL : WORLD_USER] += v->insns - insns;
+    trap_policy_interpreted(t, s, v->insns - insns);
 }
 
 void trap_run(struct vcpu *v, struct vcpu_exit *exit)
@@ -319,22 +290,22 @@ void trap_run(struct vcpu *v, struct vcpu_exit *exit)
         t->tv->prepare = false;
         trap_prepare(t);
     }
-    sync_tlb(t); /* whoever had the state in between may have flushed */
+    trap_sync_tlb(t); /* whoever had the state in between may have flushed */
     for (;;) {
         vcpu_irq_rearm(v);
         const bool go_on = interp_serve(v->interp_priv, exit);
-        sync_tlb(t);
+        trap_sync_tlb(t);
         if (!go_on)
             return;
         exit->kind = EXIT_KICK;
-        const unsigned level = v->cpu.cpl == 3 ? WORLD_USER : WORLD_KERNEL;
+        struct space *s = trap_space(t);
         const bool can = trap_can_run(v);
-        if (can && (!t->tv->adaptive || (t->level[level].direct && !t->level[level].sampled))) {
+        if (can && (!t->tv->adaptive || (s->level.direct && !s->level.sampled))) {
             direct(t, exit);
             if (exit->kind == EXIT_FAIL)
                 return;
         } else if (t->tv->adaptive) {
-            interpret(t, level);
+            interpret(t, s);
         } else {
             t->tv->n.interpreted++;
             trap_step_one(t, exit);

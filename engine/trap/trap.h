@@ -29,8 +29,23 @@ struct window {
     uint32_t used; /* 0: not in use; else larger the later */
 };
 
+/* When direct execution pays, for policy.c. */
+struct level {
+    bool direct;
+    bool sampled;           /* direct, but just now interpreted to see whether it still pays */
+    uint32_t patience;
+    uint32_t runs, fills;   /* since the last sample; of these, begun with changes of the world's mappings */
+    uint32_t until;         /* so many to the next one */
+    uint64_t mean;          /* of the TSC cycles runs took lately */
+    uint64_t insns, events; /* interpreted */
+};
+
 struct space {
     struct world *w;
+    uint64_t key;  /* of user code: the address space */
+    uint64_t used; /* by user code: the larger, the later */
+    bool stale;    /* compare all mappings with the page tables before the next entry */
+    struct level level;
     uint64_t *map;  /* by linear page of the world: guest-physical page << 8 | SPACE_*; 0: nothing mapped */
     uint32_t *list; /* linear pages that are mapped, in no order */
     uint32_t *pos;  /* by linear page: its place in the list */
@@ -46,8 +61,9 @@ struct space {
     uint64_t maps, unmaps, flushes, full;
 };
 
+/* The world is the space's from now on; NULL: -1. */
 int space_init(struct space *s, struct world *w);
-void space_fini(struct space *s);
+void space_fini(struct space *s); /* the world, too */
 /* Map n pages from linear page lin to guest-physical page gpn, which is at off in the RAM file (or of the code file, SPACE_CODE). */
 void space_map(struct space *s, uint32_t lin, uint32_t n, uint64_t gpn, uint64_t off, unsigned flags);
 void space_unmap(struct space *s, uint32_t lin);
@@ -119,7 +135,8 @@ bool trap_is_offender(const struct x86_insn *in);
 
 /* --- trap.c -------------------------------------------------------------------------- */
 
-enum trap_world { WORLD_KERNEL, WORLD_USER, NWORLDS };
+enum trap_world { WORLD_KERNEL, WORLD_USER, NWORLDS }; /* privilege levels, */
+enum { NSPACES = WORLD_USER + 6 }; /* and worlds: the kernel's, then those of users */
 
 struct trap_counts {
     uint64_t runs[NWORLDS], insns_traps, faults_guest, faults_tlb, syscalls, ints, kicks, patched, code_writes, interpreted, burst[NWORLDS], given_up, lost, worlds64;
@@ -144,26 +161,17 @@ struct trap_vm {
     struct sensitive *sensitive;   /* by enum x86_op; report only */
 };
 
-/* A privilege level, to policy.c. */
-struct level {
-    bool direct;
-    bool sampled;           /* direct, but just now interpreted to see whether it still pays */
-    uint32_t patience;
-    uint32_t runs, fills;   /* since the last sample; of these, begun with changes of the world's mappings */
-    uint32_t until;         /* so many to the next one */
-    uint64_t mean;          /* of the TSC cycles runs took lately */
-    uint64_t insns, events; /* interpreted */
-};
-
 struct trap {
     struct vcpu *v;
     struct trap_vm *tv;
-    struct space space[NWORLDS];
-    struct world *world[NWORLDS];
+    struct space space[NSPACES];
+    unsigned nspaces;    /* that have a world */
+    struct space *user;  /* of user code: the one last used */
+    uint64_t clock;
     _Atomic(struct world *) current; /* the one to kick */
     struct world *last; /* entered, and perhaps waiting awake */
-    uint64_t seen_all, seen_nonglobal, seen_page;
-    bool stale;         /* the user's world may have translations that were flushed */
+    uint64_t seen; /* TLB events */
+    const struct gpa_map *map;
     bool user_access;   /* the kernel's world was filled with SMAP suspended */
     uint16_t loaded[6]; /* selectors the world was entered with */
     uint32_t delta;     /* from guest-linear addresses to where the world fetches instructions */
@@ -173,7 +181,6 @@ struct trap {
     bool upper[6];      /* the upper of two */
     uint64_t *wmapped;  /* by RAM page: some world may have it writable */
 
-    struct level level[NWORLDS];
     uint64_t sensitive;
     struct host_thread *ticker;
     struct host_event *tick_event;
@@ -196,8 +203,6 @@ void trap_deliver(struct trap *t);
 
 /* fault.c: a page fault of the host at the world's linear address hw, with the hardware's error code: serve it. */
 void trap_page_fault(struct trap *t, uint32_t hw, uint32_t err, struct vcpu_exit *exit);
-/* After a flush: drop of the user's world what is no longer as the page tables say. CPL is 3. */
-void trap_revalidate(struct trap *t);
 /* The copy of a guest-physical page, if there is one; look at the code at CS:EIP in its copy. */
 struct ppage *trap_code_page(struct trap *t, uint64_t gpn);
 bool trap_look(struct trap *t, struct ppage *g);
@@ -217,15 +222,24 @@ bool trap_long_enter(struct trap *t, struct dspace *s, uint64_t rflags, uint64_t
 /* A page fault of the host in it. True: there is a translation now. */
 bool trap_long_page_fault(struct trap *t, struct dspace *s, uint64_t lin, uint32_t err, struct vcpu_exit *exit);
 void trap_long_run(struct trap *t, struct vcpu_exit *exit);
+/* spaces.c: where code of the current privilege level and address space runs. Valid until either changes. */
+struct space *trap_space(struct trap *t);
+int trap_space_open(struct trap *t, struct space *s, char *why, size_t cap);
+/* Do to the worlds' mappings what was done to the TLB since the last call. */
+void trap_sync_tlb(struct trap *t);
+/* Drop of a user's mappings what is no longer as the page tables say. The address space is the current one. */
+void trap_revalidate(struct trap *t, struct space *s);
 
 /* policy.c */
 int trap_policy_init(struct trap *t);
 void trap_policy_fini(struct trap *t);
 /* A run ended by itself that began with changes of mappings or not, and took so many TSC cycles. */
-void trap_policy_ran(struct trap *t, unsigned level, bool filled, uint64_t cycles);
+void trap_policy_ran(struct trap *t, struct space *s, bool filled, uint64_t cycles);
+/* Nothing is known of its code: run it directly at once, or after it was interpreted for a while? */
+void trap_policy_begin(struct space *s, bool direct);
 /* Before and after the interpreter runs. */
 void trap_policy_interprets(struct trap *t);
-void trap_policy_interpreted(struct trap *t, unsigned level, uint64_t insns);
+void trap_policy_interpreted(struct trap *t, struct space *s, uint64_t insns);
 
 /* report.c: at an offender whose first byte is *patched in its page: what the processor does with it, beside what is right.
  * The processor's result stands. */
