@@ -175,13 +175,15 @@ void trap_page_fault(struct trap *t, uint32_t hw, uint32_t err, struct vcpu_exit
     struct space *s = trap_space(t);
     const int access = err & 16 ? X86_EXEC : err & 2 ? X86_WRITE : X86_READ;
     const bool fetch = s->split && access == X86_EXEC;
-    const uint32_t page = hw >> 12, lin = fetch ? hw - t->delta : hw, eip = (uint32_t)(c->seg[X86_CS].base + c->rip);
+    const uint32_t page = hw >> 12, lin = fetch ? hw - t->delta : hw - s->shift, eip = (uint32_t)(c->seg[X86_CS].base + c->rip);
     const uint64_t had = s->map[page];
     struct x86_xlat x;
 
-    if (fetch && eip - t->code >= WINDOW_SIZE)
-        return; /* control left the window: the next entry has another */
-    if (s->split && (fetch ? lin - t->code >= WINDOW_SIZE : s->low ? hw < WINDOWS_LOW * WINDOW_SIZE : hw >= WINDOWS_HIGH))
+    if (fetch && eip - t->code >= WINDOW_SIZE) { /* control left the window: the next entry has another */
+        s->left = true;
+        return;
+    }
+    if (s->split && (fetch ? lin - t->code >= WINDOW_SIZE : s->low ? lin < WINDOWS_LOW * WINDOW_SIZE : lin >= WINDOWS_HIGH))
         goto interpret;
     if (x86_walk(c, lin, access, user, false, &x) != X86_OK) {
         t->tv->n.faults_guest++;

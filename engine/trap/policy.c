@@ -45,6 +45,8 @@ void trap_policy_ran(struct trap *t, struct space *s, bool filled, uint64_t cycl
 {
     struct level *l = &s->level;
 
+    if (s->split)
+        trap_space_spent(t, s, cycles);
     l->mean += (cycles >> MEAN_SHIFT) - (l->mean >> MEAN_SHIFT);
     l->fills += filled;
     if (l->runs++ % 16 == 0)

@@ -4,8 +4,8 @@
  * Bare and with --report-sensitive they are at the index the guest's selector has in its own table, so that a guest which looks sees
  * the right index, table and privilege wrong. Where everything that shows a selector is replaced they have places of their own.
  *
- * Where code and data are apart (space.c), the code segment is moved to the window and not readable, so that CS: overrides trap, and
- * each data segment is cut down to offsets that stay clear of the windows, by its limit (from below as an expand-down segment). What
+ * Where code and data are apart (space.c), the code segment leads to the window and is not readable, so that CS: overrides trap, and
+ * each data segment leads to where data is, cut down to offsets that stay clear of the windows, by its limit (from below as an expand-down segment). What
  * lies beyond traps and is interpreted with the guest's own segment. A segment that reaches around the windows has two parts,
  * of which the world has one at a time.
  */
@@ -48,7 +48,7 @@ static bool whole_pages(uint32_t limit)
     return limit <= 0xfffff || (limit & 0xfff) == 0xfff; /* real-mode remnants may not be */
 }
 
-/* What the world may have of a data segment: 0 nothing, 1 *out, 2 *out is one of two parts. */
+/* In the guest's addresses, whatever the shift: what the world may have of a data segment: 0 nothing, 1 *out, 2 *out is one of two parts. */
 static unsigned cut(const struct space *s, const struct x86_seg *g, bool stack, bool upper, struct x86_seg *out)
 {
     const bool data = !(g->ar & 8), down = data && (g->ar & 4), db = g->ar & X86_AR_DB;
@@ -161,6 +161,9 @@ void trap_segs_load(struct trap *t, struct space *s, struct world_ctl *k)
         t->parts[i] = 1;
         if (there && s->split) {
             if (i == X86_CS) {
+                const uint32_t end = t->code + WINDOW_SIZE - 1 - (uint32_t)g->base; /* the window's last byte */
+                if (t->delta && (end & 0xfff) == 0xfff && end > 0xfffff && end < g->limit && !((uint32_t)g->base > t->code))
+                    h.limit = end;
                 h.base = (uint32_t)(h.base + t->delta);
                 h.ar &= (uint16_t)~2u;
             } else {
@@ -170,6 +173,7 @@ void trap_segs_load(struct trap *t, struct space *s, struct world_ctl *k)
                     t->parts[i] = 1;
                 }
                 there = t->parts[i];
+                h.base = (uint32_t)(h.base + s->shift);
             }
         }
         if (there) {

@@ -4,9 +4,14 @@
  * Mappings are guest translations the guest has not flushed; dropping one is always right. Changes are queued and travel with the
  * next entry. When the queue is full, everything is forgotten and unmapped at once.
  *
- * Code and data apart (s->split): instructions are fetched through a code segment whose base leads into windows, where the copies of
- * code pages are mapped; data segments end before the windows. So one guest address shows its copy to who executes it and RAM to
- * who reads it. A window shows WINDOW_SIZE bytes of guest addresses; which, is decided by what is executed.
+ * Code and data apart (s->split): instructions are fetched from windows, where the copies of code pages are mapped; data segments end
+ * before the windows. So one guest address shows its copy to who executes it and RAM to who reads it. A window shows WINDOW_SIZE bytes of
+ * guest addresses; which, is decided by what is executed.
+ *
+ * Processors are much slower with a code segment that has a base (4 times was measured), and hardly with data segments that have one. So code runs at
+ * its own addresses, and data is moved: by so many GiB that the GiB in which a program spends most of its time is free of data. Code from
+ * elsewhere takes turns in one window with a base. For code in the last GiB (or half, at CPL 0), whose data is there too, windows are at the bottom,
+ * with a base.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -183,7 +188,7 @@ static void flush_place(struct space *s, uint32_t page, bool code)
 
 void space_flush_page(struct space *s, uint32_t lin)
 {
-    flush_place(s, lin, false);
+    flush_place(s, (lin + (s->shift >> 12)) & (SPACE_PAGES - 1), false);
     for (unsigned i = 0; i < WINDOWS; i++) {
         const struct window *w = &s->win[i];
         if (w->used && (lin << 12) - w->code < WINDOW_SIZE)
@@ -191,32 +196,68 @@ void space_flush_page(struct space *s, uint32_t lin)
     }
 }
 
+/* --- windows ------------------------------------------------------------------------- */
+
+static uint32_t hole(const struct space *s)
+{
+    return s->shift - WINDOWS * WINDOW_SIZE;
+}
+
+bool space_at_home(const struct space *s, uint32_t lin)
+{
+    return s->placed && !s->low && lin - hole(s) < WINDOWS * WINDOW_SIZE;
+}
+
+static void drop_window(struct space *s, struct window *w)
+{
+    if (w->used)
+        unmap_range(s, w->at >> 12, WINDOW_SIZE >> 12);
+    w->used = 0;
+}
+
+/* Decide where data and windows are, for code at lin. */
+static void place(struct space *s, uint32_t lin, bool low)
+{
+    space_flush(s, true);
+    memset(s->win, 0, sizeof(s->win));
+    memset(s->spent, 0, sizeof(s->spent));
+    s->low = low;
+    s->shift = low ? 0 : (lin & WINDOWS_HIGH) + WINDOWS * WINDOW_SIZE;
+    s->placed = true;
+}
+
 const struct window *space_window(struct space *s, uint32_t lin, bool low)
 {
-    const unsigned n = low ? WINDOWS_LOW : WINDOWS;
-    struct window *best = NULL;
+    const uint32_t code = lin & ~(WINDOW_SIZE - 1);
+    struct window *w = s->win;
+    uint32_t at;
 
-    if (low != s->low) { /* what was a window becomes reachable as data */
-        for (unsigned i = 0; i < WINDOWS; i++)
-            if (s->win[i].used) {
-                unmap_range(s, s->win[i].at >> 12, WINDOW_SIZE >> 12);
-                s->win[i].used = 0;
+    if (!s->placed || low != s->low)
+        place(s, lin, low);
+    if (low) {
+        for (unsigned i = 0; i < WINDOWS_LOW; i++)
+            if (s->win[i].used && s->win[i].code == code) {
+                w = &s->win[i];
+                break;
+            } else if (s->win[i].used < w->used) {
+                w = &s->win[i];
             }
-        s->low = low;
-    }
-    for (unsigned i = 0; i < n; i++) {
-        struct window *w = &s->win[i];
-        if (w->used && lin - w->code < WINDOW_SIZE) {
-            w->used = ++s->clock;
-            return w;
+        at = (uint32_t)(w - s->win) * WINDOW_SIZE;
+    } else {
+        /* Code from elsewhere is in the first window, so that what is below is data and its segment's limit cuts off what is above. */
+        if (space_at_home(s, code)) {
+            if (w->code != w->at)
+                drop_window(s, w);
+            w += (code - hole(s)) / WINDOW_SIZE;
         }
-        if (!best || w->used < best->used)
-            best = w;
+        at = hole(s) + (uint32_t)(w - s->win) * WINDOW_SIZE;
     }
-    const uint32_t at = (low ? 0 : WINDOWS_HIGH) + (uint32_t)(best - s->win) * WINDOW_SIZE;
-    unmap_range(s, at >> 12, WINDOW_SIZE >> 12); /* another region's code, or data from before there were windows here */
-    *best = (struct window){.code = lin & ~(WINDOW_SIZE - 1), .at = at, .used = ++s->clock};
-    return best;
+    if (!w->used || w->code != code) {
+        drop_window(s, w);
+        *w = (struct window){.code = code, .at = at};
+    }
+    w->used = ++s->clock;
+    return w;
 }
 
 void space_drop(struct space *s, uint64_t gpn, unsigned flags)

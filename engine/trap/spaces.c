@@ -17,7 +17,8 @@ static void take(struct space *s, uint64_t key)
 {
     space_flush(s, true);
     s->key = key;
-    s->stale = false;
+    s->stale = s->placed = false;
+    s->trips = 0;
     trap_policy_begin(s, false);
 }
 
@@ -65,6 +66,20 @@ struct space *trap_space(struct trap *t)
     return t->user;
 }
 
+void trap_space_spent(const struct trap *t, struct space *s, uint64_t cycles)
+{
+    const unsigned q = t->code >> 30;
+
+    s->spent[q] += cycles;
+    if (s->level.runs % 64 || !s->placed || s->low)
+        return;
+    /* Code runs several times faster at home: it must be worth more than that. */
+    if (!space_at_home(s, t->code) && s->spent[q] > 8 * s->spent[((s->shift >> 30) - 1) & 3])
+        s->placed = false;
+    for (unsigned i = 0; i < 4; i++)
+        s->spent[i] /= 2;
+}
+
 /* --- flushes ------------------------------------------------------------------------- */
 
 void trap_sync_tlb(struct trap *t)
@@ -109,6 +124,8 @@ static bool current(const struct trap *t, const struct space *s, uint32_t page)
         if (i == WINDOWS)
             return false;
         lin += s->win[i].code - s->win[i].at;
+    } else {
+        lin -= s->shift;
     }
     return x86_walk_look(&t->v->cpu, lin, &l) && l.user && l.accessed && l.gpa >> 12 == m >> 8 && !((m & (SPACE_CODE | SPACE_X)) && l.nx) &&
            (!(m & SPACE_W) || (l.write && l.dirty)) && !(m & SPACE_LARGE) == (l.page_size <= 4096) && !(m & SPACE_GLOBAL) == !l.global;

@@ -134,6 +134,10 @@ static void handle(struct trap *t, const struct world_ctl *k, struct vcpu_exit *
         return;
     case WORLD_SIG_SEGV:
     case WORLD_SIG_BUS:
+        if (trapno == 14 && k->cr2 >> 32) { /* an operand across the end of the world's segment, which is in the middle of the guest's */
+            trap_emulate(t, exit);
+            return;
+        }
         if (trapno == 14) {
             trap_page_fault(t, (uint32_t)k->cr2, k->err, exit);
             return;
@@ -251,14 +255,42 @@ int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit)
     return 0;
 }
 
+/* Other code than where the program is at home is often left again at once, as the stub of a system call is: interpret a few instructions,
+ * unless that seldom helped. False: it is somewhere to stay. */
+static bool short_trip(struct trap *t, struct space *s, struct vcpu_exit *exit)
+{
+    enum { STEPS = 12, TRUST = 8, RETRY = 64 };
+    struct vcpu *v = t->v;
+    struct x86_cpu *c = &v->cpu;
+    unsigned n = 0;
+
+    if (!t->tv->adaptive || c->cpl != 3 || !s->placed || s->low || space_at_home(s, (uint32_t)(c->seg[X86_CS].base + c->rip)) ||
+        (s->trips < 0 && ++s->untried % RETRY))
+        return false;
+    do {
+        trap_step_one(t, exit);
+        n++;
+    } while (n < STEPS && exit->kind == EXIT_KICK && c->cpl == 3 && !vcpu_requests(v) && trap_space(t) == s &&
+             !space_at_home(s, (uint32_t)(c->seg[X86_CS].base + c->rip)));
+    t->tv->n.interpreted += n;
+    s->trips = (int8_t)(n < STEPS ? s->trips + (s->trips < TRUST) : s->trips - (s->trips > -TRUST ? 2 : 0));
+    return true;
+}
+
 static void direct(struct trap *t, struct vcpu_exit *exit)
 {
-    struct world *w = trap_space(t)->w;
+    struct space *s = trap_space(t);
+    struct world *w = s->w;
+    const bool left = s->left;
 
     if (x86_lma(&t->v->cpu)) {
         trap_long_run(t, exit);
         return;
     }
+    s->left = false;
+    if (short_trip(t, s, exit))
+        return;
+    s->level.fills += left && s->level.fills < s->level.runs; /* changing windows is not computing */
     if (trap_enter(t, 0, exit) == 0)
         handle(t, world_ctl(w), exit);
 }

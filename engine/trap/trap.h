@@ -16,12 +16,13 @@
 enum { SPACE_W = 1, SPACE_CODE = 2, SPACE_GLOBAL = 4, SPACE_LARGE = 8, SPACE_X = 16, SPACE_PRESENT = 32 };
 #define SPACE_PAGES (1u << 20)
 
-/* Where copies of code are executed. High windows take the top GiB of linear addresses, low ones the bottom; whoever accesses data
- * there, which the segments' limits notice, is interpreted. */
+/* Where copies of code are executed (space.c). High windows: the guest's data below 3 GiB lies shift further on in the world, so a GiB there is
+ * free for code. Low windows: data is where it is, less the bottom. Whoever accesses data beyond, which the segments' limits
+ * notice, is interpreted. */
 #define WINDOW_SIZE (64u << 20)
 #define WINDOWS 16u
 #define WINDOWS_LOW 2u
-#define WINDOWS_HIGH 0xc0000000u
+#define WINDOWS_HIGH (0u - WINDOWS * WINDOW_SIZE)
 
 struct window {
     uint32_t code; /* guest-linear address of the first byte */
@@ -54,6 +55,12 @@ struct space {
     uint16_t large[SPACE_PAGES >> 10]; /* by 4 MiB: pages mapped from large ones */
     bool split;            /* code and data apart */
     bool low;
+    bool placed;    /* low and shift are decided */
+    uint32_t shift; /* from guest-linear addresses of data to the world's: whole GiB; 0 if low */
+    uint64_t spent[4]; /* TSC cycles of runs lately, by the GiB their code was in */
+    bool left;      /* the last run ended because control left its window */
+    int8_t trips;   /* had short ones into other code to be interpreted success lately? */
+    uint8_t untried;
     struct window win[WINDOWS];
     uint32_t clock;
     uint64_t ldt[8192];        /* descriptors the world has, as queued; 0: none */
@@ -68,6 +75,8 @@ void space_fini(struct space *s); /* the world, too */
 void space_map(struct space *s, uint32_t lin, uint32_t n, uint64_t gpn, uint64_t off, unsigned flags);
 void space_unmap(struct space *s, uint32_t lin);
 void space_flush(struct space *s, bool global);
+/* Does code at guest-linear address lin run, or would it, at its own address in the world? */
+bool space_at_home(const struct space *s, uint32_t lin);
 /* The window through which the world runs code at guest-linear address lin, made if need be. Valid until the next call. */
 const struct window *space_window(struct space *s, uint32_t lin, bool low);
 /* INVLPG: the whole region a large page may have been mapped by goes. */
@@ -222,9 +231,12 @@ bool trap_long_enter(struct trap *t, struct dspace *s, uint64_t rflags, uint64_t
 /* A page fault of the host in it. True: there is a translation now. */
 bool trap_long_page_fault(struct trap *t, struct dspace *s, uint64_t lin, uint32_t err, struct vcpu_exit *exit);
 void trap_long_run(struct trap *t, struct vcpu_exit *exit);
+
 /* spaces.c: where code of the current privilege level and address space runs. Valid until either changes. */
 struct space *trap_space(struct trap *t);
 int trap_space_open(struct trap *t, struct space *s, char *why, size_t cap);
+/* A run that took so many TSC cycles: is the code at home where most time is spent? */
+void trap_space_spent(const struct trap *t, struct space *s, uint64_t cycles);
 /* Do to the worlds' mappings what was done to the TLB since the last call. */
 void trap_sync_tlb(struct trap *t);
 /* Drop of a user's mappings what is no longer as the page tables say. The address space is the current one. */
