@@ -92,6 +92,21 @@ static void print_remedies(const struct lab_classify_report *r, const struct eng
         }
 }
 
+/* Where the code is when it runs. */
+static uint64_t code_at(const struct lab_image *im)
+{
+    const struct lab_section *big = NULL;
+
+    if (im->mode != X86_MODE_64)
+        return 0;
+    if (im->module) /* Linux puts them next to itself, in the topmost 2 GiB */
+        return 0xffffffff80000000ull;
+    for (unsigned i = 0; i < im->nsec; i++)
+        if (im->sec[i].exec && (!big || im->sec[i].size > big->size))
+            big = &im->sec[i];
+    return big ? big->addr : 0;
+}
+
 static void print_engines(const struct lab_classify_report *r, FILE *f)
 {
     static const char *const bits[] = {"16", "32", "64"};
@@ -101,7 +116,7 @@ static void print_engines(const struct lab_classify_report *r, FILE *f)
         const struct engine_ops *e = ringer_engines[i];
         if (!lab_engine_usable(e, why, sizeof(why)))
             fprintf(f, "  %-9s not usable on this host: %s\n", e->name, why);
-        else if (!lab_engine_fits(e, r->im->mode))
+        else if (!lab_engine_fits(e, r->im->mode, code_at(r->im)))
             fprintf(f, "  %-9s can run it, but such code only through its fallback, the interpreter\n", e->name);
         else
             print_remedies(r, e, f);
@@ -198,7 +213,7 @@ static struct json_object *json_sites(const struct lab_classify_report *r)
     return a;
 }
 
-static struct json_object *json_engines(unsigned mode)
+static struct json_object *json_engines(const struct lab_image *im)
 {
     struct json_object *a = json_object_new_array();
     for (unsigned i = 0; ringer_engines[i]; i++) {
@@ -209,7 +224,7 @@ static struct json_object *json_engines(unsigned mode)
         add_str(o, "name", e->name);
         json_object_object_add(o, "can_run", json_object_new_boolean(ok));
         if (ok)
-            json_object_object_add(o, "only_by_fallback", json_object_new_boolean(!lab_engine_fits(e, mode)));
+            json_object_object_add(o, "only_by_fallback", json_object_new_boolean(!lab_engine_fits(e, im->mode, code_at(im))));
         add_str(o, ok ? "sites" : "reason", ok ? lab_engine_remedy(e, X86_OP_INVALID) : why);
         json_object_array_add(a, o);
     }
@@ -252,6 +267,6 @@ struct json_object *lab_classify_json(const struct lab_classify_report *r)
     add_num(o, "nsites", r->c->nsite);
     json_object_object_add(o, "sites", json_sites(r));
     add_str(o, "boots", r->boots);
-    json_object_object_add(o, "engines", json_engines(r->im->mode));
+    json_object_object_add(o, "engines", json_engines(r->im));
     return o;
 }

@@ -32,7 +32,7 @@ static void kernel_state(struct x86_cpu *c, unsigned mode)
     }
 }
 
-bool lab_engine_fits(const struct engine_ops *e, unsigned mode)
+bool lab_engine_fits(const struct engine_ops *e, unsigned mode, uint64_t at)
 {
     if (!e->can_run)
         return true;
@@ -41,6 +41,7 @@ bool lab_engine_fits(const struct engine_ops *e, unsigned mode)
         return false;
     memset(v, 0, sizeof(*v));
     kernel_state(&v->cpu, mode);
+    v->cpu.rip = at;
     const bool fits = e->can_run(v);
     free(v);
     return fits;

@@ -18,8 +18,7 @@ enum { PF_WRITE = 2, PF_FETCH = 16 };
 #define TICK_NS 1000000u
 #define REFUSED_MAX 16u /* times that execution came to a page that must not run directly, before the address space is translated again */
 
-/* The one rule which states run directly. What guest code could see of the host must be what it would see of its own processor. */
-static bool can_run(const struct x86_cpu *c)
+bool direct_can_run(const struct x86_cpu *c)
 {
     return c->cpl == 3 && c->mode == X86_MODE_64 && c->seg[X86_CS].sel == HOST_CS && c->seg[X86_SS].sel == HOST_SS &&
            !(c->seg[X86_DS].sel | c->seg[X86_ES].sel | c->seg[X86_FS].sel | c->seg[X86_GS].sel) &&
@@ -33,7 +32,7 @@ bool direct_ready(struct direct *d)
 {
     const struct x86_cpu *c = &d->v->cpu;
 
-    if (!d->promoted || !can_run(c) || d->hold > d->ticks)
+    if (!d->promoted || !direct_can_run(c) || d->hold > d->ticks)
         return false;
     struct dspace *s = space_of(d);
 
@@ -67,8 +66,10 @@ void direct_load(const struct x86_cpu *c, struct user64_regs *r)
 }
 
 /* Selectors other than those we started with: guest code loaded them from the host's tables. False: a fault is in c->exc. */
-static bool reload(struct x86_cpu *c, const struct user64_regs *r)
+bool direct_reload(struct x86_cpu *c, const struct user64_regs *r)
 {
+    if (!(r->ds | r->es | r->fs | r->gs) && r->cs == HOST_CS && r->ss == HOST_SS)
+        return true;
     const uint16_t sel[4] = {r->ds, r->es, r->fs, r->gs};
     static const uint8_t seg[4] = {X86_DS, X86_ES, X86_FS, X86_GS};
 
@@ -113,9 +114,7 @@ static bool store(struct x86_cpu *c, const struct user64_regs *r)
 {
     direct_store(c, r);
     x86_set_rflags(c, (x86_get_rflags(c) & ~(uint64_t)(X86_FL_TF | X86_FL_AC)) | (r->rflags & (X86_FL_TF | X86_FL_AC)));
-    if ((r->ds | r->es | r->fs | r->gs) || r->cs != HOST_CS || r->ss != HOST_SS)
-        return reload(c, r);
-    return true;
+    return direct_reload(c, r);
 }
 
 /* --- what ended the run ------------------------------------------------------------------------- */

@@ -48,6 +48,7 @@ static inline unsigned dmap_cap(const struct dmap *m) { return 1u << m->bits; }
 struct dspace {
     uint64_t pgd;   /* CR3 without PCID and flags; NO_PAGE: none */
     bool super;     /* with the rights of CPL 0 to 2: only under engine trap */
+    uint8_t key;    /* what look depends on, as of the code that is mapped */
     bool open;      /* ... and these include user pages, as AC says under SMAP */
     uint16_t pcid;  /* what the mappings are tagged with */
     bool promoted;  /* user code runs directly */
@@ -82,7 +83,11 @@ struct direct {
     bool off;              /* no worlds on this host */
     bool always;           /* USER_CODE_DIRECT */
     bool bare;             /* code is not looked at, and may be writable: engine trap without replacement */
-    bool owned;            /* by engine trap, which decides when it runs: no policy */
+    bool levels;           /* kernel code has spaces, too: engine trap */
+    bool forced;           /* whoever runs it does so whether it pays or not */
+    uint8_t (*look)(void *ctx, uint64_t lin, uint64_t gpa, uint32_t *flags, const uint8_t *host); /* in the place of direct_code_kind; NULL */
+    void *look_ctx;
+    bool ends_plain;       /* what look said holds for instructions across the ends of the page, too */
     bool shows_cpuid;
     unsigned host_cpus;
     bool int1_at;          /* the host reports INT1 at the instruction (as last seen where it could be told) */
@@ -131,6 +136,11 @@ void direct_free(struct direct *d);
 bool direct_ready(struct direct *d);
 /* Might direct_ready say yes while CR3 stays what it is? Changes with promotions, too. */
 bool direct_wanted(const struct direct *d);
+/* The one rule which states run directly and unchanged as far as it is known what the code does: what it could see of the host is what it would
+ * see of its own processor. */
+bool direct_can_run(const struct x86_cpu *c);
+/* Segment registers that user code has loaded from the host's tables. False: a fault is in c->exc. */
+bool direct_reload(struct x86_cpu *c, const struct user64_regs *r);
 /* Run user code until something else is to be done; the canonical state is complete before and after. False: *exit is EXIT_FAIL. */
 bool direct_run(struct direct *d, struct vcpu_exit *exit);
 /* Before guest code runs in whatever way: keeps the sampling clock going, and judges when it has ticked. */
@@ -184,6 +194,8 @@ bool space_allows(const struct direct *d, const struct dspace *s, const struct x
 /* Bring the mappings up to date with what the guest flushed. */
 void space_sync(struct direct *d, struct dspace *s);
 void space_forget(struct direct *d, struct dspace *s);
+/* Take away execution of all pages. */
+void space_forget_code(struct direct *d, struct dspace *s);
 enum space_fill_result {
     FILL_DONE,      /* mapped: go on */
     FILL_FAULT,     /* the guest's own fault, in cpu->exc */
@@ -192,6 +204,14 @@ enum space_fill_result {
 };
 /* The host has no translation of lin for access (enum x86_access). */
 enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t lin, int access);
+
+/* What is known of a page of RAM as code, finding it out if need be: DCODE_*; UNKNOWN: try again. flags: of the page, host: its bytes. */
+uint8_t direct_code_kind(struct direct *d, uint64_t gpa, uint32_t *flags, const uint8_t *host);
+/* Forget it, and take away its execution everywhere. */
+void direct_code_forget(struct direct *d, uint64_t gpa, const uint32_t *flags);
+/* The copy of a page: 1 + number; 0: there are no more. */
+uint16_t direct_copy_of(struct direct *d, const uint32_t *flags);
+static inline uint64_t direct_page(const struct direct *d, const uint32_t *flags) { return (uint64_t)(flags - d->v->vm->ram_flags); }
 
 /* --- scan.c: code that a processor would execute without a trap, and wrongly ------------------- */
 

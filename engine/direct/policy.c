@@ -99,7 +99,7 @@ void policy_withdraw(struct direct *d, struct dspace *s)
 
 void policy_demote(struct direct *d, struct dspace *s)
 {
-    if (!s->promoted || d->always)
+    if (!s->promoted || d->always || d->forced)
         return;
     policy_withdraw(d, s);
     s->score = -(1 << (s->demotions < WAIT_MAX ? s->demotions : WAIT_MAX));
@@ -120,7 +120,7 @@ void policy_tick(struct direct *d)
     struct dspace *s = space_of(d);
     if (s->banned || s->promoted || d->always)
         return;
-    if (c->cpl == 3 && c->mode == X86_MODE_64 && busy < BUSY_MAX)
+    if ((c->cpl == 3 || d->levels) && c->mode == X86_MODE_64 && busy < BUSY_MAX)
         s->score++;
     else
         s->score -= s->score > 0 ? 2 : 0;

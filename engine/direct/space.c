@@ -20,14 +20,12 @@
 #define PAGES_MAX 40000u  /* of one world: below what hosts allow (vm.max_map_count, 65530) */
 #define WRITES_MAX 64u    /* stores into a page of code done one by one, before its code is forgotten */
 
-static uint64_t page_index(const struct direct *d, const uint32_t *flags) { return (uint64_t)(flags - d->v->vm->ram_flags); }
-
 /* --- which space -------------------------------------------------------------------------- */
 
 struct dspace *space_of(struct direct *d)
 {
     const uint64_t cr3 = d->v->cpu.cr3, pgd = cr3 & 0x000ffffffffff000ull;
-    const bool super = d->owned && d->v->cpu.cpl != 3;
+    const bool super = d->levels && d->v->cpu.cpl != 3;
     struct dspace *s, *old = &d->space[0];
 
     if (d->cur && d->cur_cr3 == cr3 && d->cur->super == super)
@@ -99,6 +97,13 @@ bool space_allows(const struct direct *d, const struct dspace *s, const struct x
     return !(l->user && (c->cr4 & X86_CR4_SMAP) && !s->open) && (access != X86_WRITE || l->write || !(c->cr0 & X86_CR0_WP));
 }
 
+void space_forget_code(struct direct *d, struct dspace *s)
+{
+    for (unsigned i = s->map.e ? dmap_cap(&s->map) : 0; i-- > 0;)
+        if (s->map.e[i].lin && (s->map.e[i].gpa & DMAP_X) && !drop(d, s, &s->map.e[i]))
+            return;
+}
+
 /* Does the entry say what a walk at this moment would? *moved: the page is another one. */
 static bool still(struct direct *d, const struct dspace *s, const struct dmap_entry *e, bool *moved)
 {
@@ -132,7 +137,7 @@ static void check_all(struct direct *d, struct dspace *s)
         }
     }
     /* All its data: the tables now belong to another program. It has to show for itself that it computes. */
-    if (!d->owned && wrote && gone > wrote - wrote / 8 - 1) {
+    if (!d->forced && wrote && gone > wrote - wrote / 8 - 1) {
         policy_withdraw(d, s);
         s->score = 0;
         s->demotions = 0;
@@ -165,7 +170,7 @@ void space_sync(struct direct *d, struct dspace *s)
         case X86_TLB_EV_UNWRITE: {
             const uint32_t *f = gpa_page_flags(d->v->vm->ram_map, ev->arg);
 
-            if (f && (d->mapped[page_index(d, f) / 64] >> (page_index(d, f) % 64) & 1)) {
+            if (f && (d->mapped[direct_page(d, f) / 64] >> (direct_page(d, f) % 64) & 1)) {
                 drop_gpa(d, s, ev->arg, DMAP_W);
                 if (s->seen == l->seq)
                     return;
@@ -182,9 +187,14 @@ void direct_inval(struct direct *d, uint64_t gpa, uint32_t len)
 {
     const uint32_t *f = gpa_page_flags(d->v->vm->ram_map, gpa);
 
-    if (!f || d->code[page_index(d, f)] == DCODE_UNKNOWN)
+    if (!f || d->code[direct_page(d, f)] == DCODE_UNKNOWN)
         return;
-    d->code[page_index(d, f)] = DCODE_UNKNOWN;
+    direct_code_forget(d, gpa, f);
+}
+
+void direct_code_forget(struct direct *d, uint64_t gpa, const uint32_t *flags)
+{
+    d->code[direct_page(d, flags)] = DCODE_UNKNOWN;
     for (struct dspace *s = d->space; s < d->space + DIRECT_SPACES; s++)
         if (s->w)
             drop_gpa(d, s, gpa, DMAP_X);
@@ -200,9 +210,18 @@ void direct_flush(struct direct *d)
 
 /* --- filling ------------------------------------------------------------------------------------- */
 
-static uint8_t code_kind(struct direct *d, uint64_t gpa, uint32_t *flags, const uint8_t *host)
+uint16_t direct_copy_of(struct direct *d, const uint32_t *flags)
 {
-    uint8_t *k = &d->code[page_index(d, flags)];
+    uint16_t *copy = &d->copy[direct_page(d, flags)];
+
+    if (!*copy && d->ncopies < DIRECT_COPIES)
+        *copy = (uint16_t)++d->ncopies;
+    return *copy;
+}
+
+uint8_t direct_code_kind(struct direct *d, uint64_t gpa, uint32_t *flags, const uint8_t *host)
+{
+    uint8_t *k = &d->code[direct_page(d, flags)];
     uint16_t at[SCAN_SITES];
 
     if (*k != DCODE_UNKNOWN)
@@ -211,18 +230,16 @@ static uint8_t code_kind(struct direct *d, uint64_t gpa, uint32_t *flags, const 
         return DCODE_UNKNOWN;
     d->st.scans++;
     const int n = scan_page(host, !d->shows_cpuid, x86_feature_bits(d->v->cpu.cpuid), at);
-    uint16_t *copy = &d->copy[page_index(d, flags)];
+    const uint16_t copy = n > 0 ? direct_copy_of(d, flags) : 0;
 
-    if (n > 0 && !*copy && d->ncopies < DIRECT_COPIES)
-        *copy = (uint16_t)++d->ncopies;
-    if (n > 0 && *copy) {
-        uint8_t *c = d->copies + ((*copy - 1u) << 12);
+    if (copy) {
+        uint8_t *c = d->copies + ((copy - 1u) << 12);
 
         memcpy(c, host, 4096);
         for (int i = 0; i < n; i++)
             c[at[i]] = 0xf4;
     }
-    *k = !n ? DCODE_PLAIN : n > 0 && *copy ? DCODE_COPY : DCODE_SENSITIVE;
+    *k = !n ? DCODE_PLAIN : copy ? DCODE_COPY : DCODE_SENSITIVE;
     if (*k != DCODE_PLAIN)
         d->st.sensitive++;
     return *k;
@@ -277,20 +294,20 @@ static bool plan(struct direct *d, struct dspace *s, const struct batch *b, stru
     } else if (want_x) {
         const uint8_t *host = r->host + (f->gpa - r->start);
 
-        const uint8_t kind = code_kind(d, f->gpa, flags, host);
+        const uint8_t kind = d->look ? d->look(d->look_ctx, f->lin, f->gpa, flags, host) : direct_code_kind(d, f->gpa, flags, host);
 
-        if ((kind != DCODE_PLAIN && kind != DCODE_COPY) || !joints_plain(d, s, b, f->lin, host))
+        if ((kind != DCODE_PLAIN && kind != DCODE_COPY) || (!d->ends_plain && !joints_plain(d, s, b, f->lin, host)))
             return false;
         f->rights = DMAP_X | (kind == DCODE_COPY ? DMAP_COPY : 0);
         if (kind == DCODE_COPY)
-            f->from = (uint64_t)(d->copy[page_index(d, flags)] - 1) << 12;
+            f->from = (uint64_t)(d->copy[direct_page(d, flags)] - 1) << 12;
     } else if (want_w) {
         const uint32_t old = __atomic_fetch_or(flags, d->v->cpu.mmu.page_bit, __ATOMIC_SEQ_CST);
 
         if (!(old & GPA_PF_CODE))
             f->rights = DMAP_W;
     }
-    d->mapped[page_index(d, flags) / 64] |= 1ull << (page_index(d, flags) % 64);
+    d->mapped[direct_page(d, flags) / 64] |= 1ull << (direct_page(d, flags) % 64);
     return true;
 }
 
@@ -336,7 +353,7 @@ static bool emit(struct direct *d, struct dspace *s, const struct fill *f, unsig
 static enum space_fill_result code_write(struct direct *d, uint64_t gpa)
 {
     const uint32_t *flags = gpa_page_flags(d->v->vm->ram_map, gpa);
-    uint8_t *n = &d->writes[page_index(d, flags)];
+    uint8_t *n = &d->writes[direct_page(d, flags)];
 
     d->st.code_writes++;
     if (++*n < WRITES_MAX)
@@ -365,7 +382,7 @@ enum space_fill_result space_fill(struct direct *d, struct dspace *s, uint64_t l
     if (!plan(d, s, &b, &own, x.writable, access == X86_EXEC)) {
         const uint32_t *flags = gpa_page_flags(d->v->vm->ram_map, own.gpa);
 
-        if (access == X86_EXEC && flags && d->code[page_index(d, flags)] != DCODE_UNKNOWN)
+        if (access == X86_EXEC && flags && d->code[direct_page(d, flags)] != DCODE_UNKNOWN)
             return FILL_SENSITIVE;
         return FILL_EMULATE;
     }

@@ -94,11 +94,17 @@ void trap_prepare(struct trap *t)
     const struct x86_cpu *c = &v->cpu;
     struct patches *p = &t->tv->patch;
     uint32_t *todo = malloc(TARGETS * sizeof(*todo)), n = 0;
-    uint32_t *out = malloc(4096 * sizeof(*out));
+    uint32_t *out = malloc(2 * 4096 * sizeof(*out));
 
     if (todo && out && x86_pe(c) && !(c->cr0 & X86_CR0_PG) && c->mode == X86_MODE_32 && !c->seg[X86_CS].base)
         todo[n++] = (uint32_t)c->rip;
-    while (n) {
+    p->far = out + 4096;
+    p->nfar = 0;
+    while (n || p->nfar) {
+        if (!n) { /* all that is sure is known */
+            p->guess = true;
+            todo[n++] = p->far[--p->nfar];
+        }
         const uint32_t at = todo[--n];
         const struct gpa_range *r = gpa_find(v->vm->mem, at);
         struct ppage *g = r && r->kind == GPA_RAM ? make_page(t, r, at & ~0xfffu) : NULL;
@@ -115,6 +121,7 @@ void trap_prepare(struct trap *t)
         for (uint32_t i = 0; i < p->nout && n < TARGETS; i++)
             todo[n++] = (at & ~0xfffu) + out[i];
     }
+    p->guess = false;
     free(todo);
     free(out);
 }

@@ -12,12 +12,24 @@ enum { PF_WRITE = 2, PF_FETCH = 16 };
 
 int trap_long_init(struct trap *t)
 {
-    if (t->tv->patching && !t->tv->report)
-        return 0;
     if (!(t->d = direct_new(t->v->interp_priv)))
         return -1;
-    t->d->owned = t->d->bare = true;
-    return 0;
+    t->d->levels = true;
+    t->d->forced = !t->tv->adaptive;
+    t->d->bare = !t->tv->patching || t->tv->report;
+    return t->d->bare ? 0 : trap_long_code_init(t);
+}
+
+void trap_long_fini(struct trap *t)
+{
+    direct_free(t->d);
+    trap_long_code_fini(t);
+}
+
+bool trap_long_pays(struct trap *t)
+{
+    direct_sample(t->d);
+    return space_of(t->d)->promoted;
 }
 
 /* Segment registers that guest code has loaded unseen have what the host's table says. */
@@ -88,6 +100,8 @@ static void handle(struct trap *t, struct dspace *s, const struct user64_exit *e
         snprintf(exit->fail.why, sizeof(exit->fail.why), "the guest used SYSENTER, which cannot be undone once executed");
         return;
     case DIRECT_INSN:
+        if (!t->d->bare && e->trapno == 13)
+            trap_long_met(t);
         t->tv->n.syscalls += e->arch != 0;
         trap_emulate(t, exit);
     }
@@ -100,16 +114,20 @@ static struct dspace *ready(struct trap *t)
     struct direct *d = t->d;
     struct dspace *s = space_of(d);
 
-    if (!s->promoted && !s->banned && s->score >= 0)
+    if (d->forced && !s->promoted && !s->banned && s->score >= 0)
         policy_promote(d, s);
-    if (!s->promoted)
+    if (!s->promoted || s->banned)
         return NULL;
     if (s->super && (c->cr4 & X86_CR4_SMAP) && s->open != !!(c->fl_sys & X86_FL_AC)) {
         s->open = !s->open;
         s->stale = true;
     }
     space_sync(d, s);
-    return s;
+    if (!d->bare && s->key != trap_long_key(t)) {
+        space_forget_code(d, s);
+        s->key = (uint8_t)trap_long_key(t);
+    }
+    return s->promoted ? s : NULL;
 }
 
 bool trap_long_enter(struct trap *t, struct dspace *s, uint64_t rflags, uint64_t page, struct user64_regs *r, struct user64_exit *e, struct vcpu_exit *exit)
@@ -164,16 +182,37 @@ bool trap_long_enter(struct trap *t, struct dspace *s, uint64_t rflags, uint64_t
     const uint32_t also = X86_FL_TF | X86_FL_AC; /* POPF changes them at any privilege; TF was not set */
     c->fl_sys = (c->fl_sys & ~also) | ((uint32_t)r->rflags & also);
     x86_mmu_update_ctx(c);
-    segments_back(t, r);
+    if (d->bare) {
+        segments_back(t, r);
+    } else if (!direct_reload(c, r)) {
+        trap_deliver(t);
+        return false;
+    }
+    if (e->sig != WORLD_SIG_KICK)
+        policy_exit(d, s, cycles);
     return true;
 }
 
 void trap_long_run(struct trap *t, struct vcpu_exit *exit)
 {
-    struct dspace *s = ready(t);
     struct user64_regs r;
     struct user64_exit e;
+    struct dspace *s;
 
+    if (t->tv->eager && !t->long_prepared) {
+        t->long_prepared = true;
+        trap_long_prepare(t);
+    }
+    if (!t->d->bare && trap_long_doubtful(t)) {
+        if (t->tv->adaptive) {
+            trap_interpret(t, trap_space(t));
+        } else {
+            t->tv->n.interpreted++;
+            trap_step_one(t, exit);
+        }
+        return;
+    }
+    s = ready(t);
     t->tv->n.worlds64 = t->d->st.worlds;
     if (t->tv->report) {
         trap_report_long(t, s, exit);

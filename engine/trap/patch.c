@@ -75,6 +75,7 @@ static void forget(struct ppage *g)
     memset(g->bytes, TRAP_BYTE, 4096);
     memset(g->used, 0, sizeof(g->used));
     memset(g->start, 0, sizeof(g->start));
+    memset(g->sure, 0, sizeof(g->sure));
 }
 
 struct ppage *patches_add(struct patches *p, uint64_t ram_page, uint64_t gpn, const uint8_t *ram)
@@ -173,6 +174,8 @@ bool patches_scan(struct patches *p, struct ppage *g, unsigned off, enum x86_mod
             set(g->start, at);
             for (unsigned i = 0; i < in.len; i++)
                 set(g->used, at + i);
+            for (unsigned i = 0; i < in.len && !p->guess; i++)
+                set(g->sure, at + i);
             p->scanned++;
             /* An offender's tail is copied too: it may be what another path runs. */
             const bool trap = (through_fs_gs(p, &in) && !user) || trap_is_offender(&in);
@@ -183,8 +186,8 @@ bool patches_scan(struct patches *p, struct ppage *g, unsigned off, enum x86_mod
                 if (g->prev && at < g->prev->tail)
                     patches_uncross(g->prev); /* forgets this very page: it is looked at anew */
             }
-            if (in.op == X86_OP_JMP_FAR && in.opnd[0].kind == X86_OPND_FAR && p->out && p->nout < p->out_cap)
-                p->out[p->nout++] = (uint32_t)in.imm - p->base; /* into another flat segment, as kernels begin */
+            if (in.op == X86_OP_JMP_FAR && in.opnd[0].kind == X86_OPND_FAR && p->out && p->nfar < p->out_cap)
+                p->far[p->nfar++] = (uint32_t)in.imm; /* into another flat segment, as kernels begin */
             if (attr & X86_ATTR_BRANCH) {
                 for (unsigned i = 0; i < in.nopnd; i++)
                     if (in.opnd[i].kind == X86_OPND_REL) {

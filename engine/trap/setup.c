@@ -141,7 +141,7 @@ static void trap_vcpu_fini(struct vcpu *v)
     __atomic_store_n(&v->engine_priv, NULL, __ATOMIC_RELEASE);
     for (unsigned i = 0; i < t->nspaces; i++)
         space_fini(&t->space[i]);
-    direct_free(t->d);
+    trap_long_fini(t);
     free(t->wmapped);
     free(t);
     engine_interp.vcpu_fini(v);

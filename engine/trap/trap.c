@@ -298,7 +298,7 @@ static void direct(struct trap *t, struct vcpu_exit *exit)
 /* --- the loop ------------------------------------------------------------------------------------ */
 
 /* Code that the interpreter has until something returns to its dispatcher: privileged instructions, faults, requests. */
-static void interpret(struct trap *t, struct space *s)
+void trap_interpret(struct trap *t, struct space *s)
 {
     struct vcpu *v = t->v;
     struct interp *it = v->interp_priv;
@@ -332,12 +332,12 @@ void trap_run(struct vcpu *v, struct vcpu_exit *exit)
         exit->kind = EXIT_KICK;
         struct space *s = trap_space(t);
         const bool can = trap_can_run(v);
-        if (can && (!t->tv->adaptive || (s->level.direct && !s->level.sampled))) {
+        if (can && (!t->tv->adaptive || (x86_lma(&v->cpu) ? trap_long_pays(t) : s->level.direct && !s->level.sampled))) {
             direct(t, exit);
             if (exit->kind == EXIT_FAIL)
                 return;
         } else if (t->tv->adaptive) {
-            interpret(t, s);
+            trap_interpret(t, s);
         } else {
             t->tv->n.interpreted++;
             trap_step_one(t, exit);

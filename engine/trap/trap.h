@@ -8,6 +8,7 @@
 
 #include "engine/direct/direct.h"
 #include "ringer/vm.h"
+#include "engine/trap/long_scan.h"
 #include "sandbox/world.h"
 #include "x86/decode.h"
 
@@ -97,6 +98,7 @@ struct ppage {
     uint8_t tail;       /* bytes of it in the next */
     uint64_t used[64];  /* bytes that belong to an instruction seen */
     uint64_t start[64]; /* its first byte */
+    uint64_t sure[64];  /* as used, without what was only reached through a far jump, whose mode is not known before it is executed */
 };
 
 enum { PATCH_PAGES = 16384 };
@@ -120,6 +122,8 @@ struct patches {
     struct reach reach[2]; /* FS, GS */
     uint64_t sites, scanned, invals, prepared;
     uint32_t *out;   /* where direct branches left the page, relative to it; NULL: nobody asks */
+    uint32_t *far, nfar; /* likewise targets of far jumps, linear addresses */
+    bool guess;          /* what is scanned is not sure */
     uint32_t nout, out_cap, base; /* base: linear address of the page, meanwhile */
 };
 
@@ -186,6 +190,8 @@ struct trap {
     uint32_t delta;     /* from guest-linear addresses to where the world fetches instructions */
     uint32_t code;      /* beginning of the guest-linear region it fetches from, if code and data are apart */
     struct direct *d;   /* worlds of 64-bit code (long.c) */
+    struct lpage **lpages; /* by RAM page; with replacement only */
+    bool long_prepared;
     uint8_t parts[6];   /* what the world has of each segment: nothing, all it may have, or one of two parts */
     bool upper[6];      /* the upper of two */
     uint64_t *wmapped;  /* by RAM page: some world may have it writable */
@@ -203,6 +209,8 @@ void trap_run(struct vcpu *v, struct vcpu_exit *exit);
  * else *exit or the state already says what comes next. eflags: more host flags to run with. */
 int trap_enter(struct trap *t, uint32_t eflags, struct vcpu_exit *exit);
 void trap_step_one(struct trap *t, struct vcpu_exit *exit);
+/* Code of a privilege level that the interpreter has until something returns to its dispatcher. */
+void trap_interpret(struct trap *t, struct space *s);
 /* The instruction at CS:RIP trapped: count and interpret it. */
 void trap_emulate(struct trap *t, struct vcpu_exit *exit);
 /* The instruction at CS:RIP, if it lies in one page. */
@@ -225,6 +233,9 @@ void trap_unwrite(void *ctx, uint64_t page);
 
 /* long.c: 64-bit code. In the place of trap_enter and what follows it. */
 int trap_long_init(struct trap *t);
+void trap_long_fini(struct trap *t);
+/* Is 64-bit code at hand to be executed directly, by the sampling policy? */
+bool trap_long_pays(struct trap *t);
 /* One run from the canonical state, which it brings up to date, in the world that is ready; page: 0, or a page that shows the first of the copies
  * meanwhile. False: *exit or the state already says what comes next. */
 bool trap_long_enter(struct trap *t, struct dspace *s, uint64_t rflags, uint64_t page, struct user64_regs *r, struct user64_exit *e, struct vcpu_exit *exit);
@@ -241,6 +252,18 @@ void trap_space_spent(const struct trap *t, struct space *s, uint64_t cycles);
 void trap_sync_tlb(struct trap *t);
 /* Drop of a user's mappings what is no longer as the page tables say. The address space is the current one. */
 void trap_revalidate(struct trap *t, struct space *s);
+
+/* long_code.c: pages of 64-bit code with replacement. */
+int trap_long_code_init(struct trap *t);
+/* LONG_* of the state at hand. */
+unsigned trap_long_key(const struct trap *t);
+void trap_long_code_fini(struct trap *t);
+/* Can the code at RIP not be executed directly, as far as it has been seen? */
+bool trap_long_doubtful(struct trap *t);
+/* Execution came to RIP by itself. */
+void trap_long_met(struct trap *t);
+/* Replace wherever direct control flow leads from RIP. */
+void trap_long_prepare(struct trap *t);
 
 /* policy.c */
 int trap_policy_init(struct trap *t);

@@ -1,8 +1,14 @@
 #!/bin/sh
-# A self-checking guest under an engine that may not work on this host: guest.sh RINGER ENGINE IMAGE.
+# A self-checking guest under an engine that may not work on this host: guest.sh RINGER ENGINE IMAGE. Engine lazy: trap with --patch=lazy.
 set -eu
-if ! "$1" engines | grep -q "^$2  *usable"; then
-    echo "engine $2 does not work here: $("$1" engines | grep "^$2 ")"
+ringer=$1 engine=$2 image=$3
+if [ "$engine" = lazy ]; then
+    engine=trap
+    RINGER_ARGS="${RINGER_ARGS:-} --patch=lazy"
+    export RINGER_ARGS
+fi
+if ! "$ringer" engines | grep -q "^$engine  *usable"; then
+    echo "engine $engine does not work here: $("$ringer" engines | grep "^$engine ")"
     exit 77
 fi
-exec sh tests/guest/run.sh "$@"
+exec sh tests/guest/run.sh "$ringer" "$engine" "$image"

@@ -26,9 +26,21 @@ else
 fi
 flag=--kernel
 [ "$ringer" != qemu ] || flag=-kernel
+# 64-bit code must have run directly where that was asked for.
+direct=
+case "$image $engine $*" in
+*64*" trap "*--patch=lazy*--direct=always* | *64*" patch "*--direct=always*) direct=1 ;;
+*64*" trap "*--patch* | *64*" patch "*) ;;
+*64*" trap "*) direct=1 ;;
+esac
+[ -z "$direct" ] || set -- "$@" --stats=json --stats-file "$tmp/stats"
 timeout 100 "$@" $flag "$image" </dev/null | tr -d '\r' >"$tmp/out" || st=$?
 cat "$tmp/out"
 tail -n 1 "$tmp/out" | grep -Eq '^teach: [0-9]+ right, [0-9]+ wrong$' || { echo "the self-test did not end"; exit 1; }
+if [ -n "$direct" ] && ! grep -Eq '"worlds of 64-bit code made": *[4-9]' "$tmp/stats"; then
+    echo "64-bit code was not executed directly, kernel and user code of each address space apart"
+    exit 1
+fi
 if [ "$want" = right ]; then
     [ "$(grep -c '^right  ' "$tmp/out")" = $count ] && grep -q "^teach: $count right, 0 wrong\$" "$tmp/out" && exit 0
     echo "expected all right under $*"

@@ -398,15 +398,18 @@ static void test_engines(void **state)
         const struct engine_ops *e = ringer_engines[i];
         assert_true(lab_engine_remedy(e, X86_OP_POPF)[0]);
         if (!strcmp(e->name, "interp") || (e->caps & ENGINE_CAP_HARDWARE))
-            assert_true(lab_engine_fits(e, X86_MODE_16) && lab_engine_fits(e, X86_MODE_32) &&
-                        lab_engine_fits(e, X86_MODE_64));
+            assert_true(lab_engine_fits(e, X86_MODE_16, 0) && lab_engine_fits(e, X86_MODE_32, 0) &&
+                        lab_engine_fits(e, X86_MODE_64, 0));
         if (!strcmp(e->name, "trap")) {
-            assert_false(lab_engine_fits(e, X86_MODE_16));
-            assert_true(lab_engine_fits(e, X86_MODE_32));
+            assert_false(lab_engine_fits(e, X86_MODE_16, 0));
+            assert_true(lab_engine_fits(e, X86_MODE_32, 0x100000));
+            assert_true(lab_engine_fits(e, X86_MODE_64, 0x100000));
+            assert_true(lab_engine_fits(e, X86_MODE_64, 0x7fffffff0000));
+            assert_false(lab_engine_fits(e, X86_MODE_64, 0xffffffff81000000));
             assert_string_not_equal(lab_engine_remedy(e, X86_OP_RDTSC), lab_engine_remedy(e, X86_OP_POPF));
         }
         if (!strcmp(e->name, "translate"))
-            assert_true(lab_engine_fits(e, X86_MODE_64));
+            assert_true(lab_engine_fits(e, X86_MODE_64, 0));
     }
     assert_true(n > 0);
 }
