@@ -39,8 +39,40 @@ static uint8_t judge(struct trap *t, struct lpage *l, uint32_t *flags, const uin
     return n == 0 ? DCODE_PLAIN : to ? DCODE_COPY : DCODE_SENSITIVE;
 }
 
-/* lin: where the page is seen; met: execution is known to come to this offset in it, or -1. */
-static uint8_t look(struct trap *t, uint64_t gpa, uint32_t *flags, const uint8_t *host, int met, struct long_out *out)
+/* The page of code at a linear address, without any effect. False: it is not plainly RAM. */
+static bool code_at(struct trap *t, uint64_t lin, uint64_t *gpa, uint32_t **flags, const uint8_t **host)
+{
+    const struct gpa_range *r;
+    struct x86_look l;
+
+    if (!x86_walk_look(&t->v->cpu, lin, &l) || !(r = gpa_find(t->v->vm->mem, l.gpa)) || r->kind != GPA_RAM)
+        return false;
+    *gpa = l.gpa & ~0xfffull;
+    *flags = &r->page_flags[(l.gpa - r->start) >> 12];
+    *host = r->host + (*gpa - r->start);
+    return true;
+}
+
+/* What an instruction that crosses into the page at lin has of it is none of its own. True: that is news. */
+static bool take_tail(struct trap *t, uint64_t lin, struct lpage *l, const uint8_t *host)
+{
+    const struct lpage *before;
+    struct x86_insn in;
+    const uint8_t *p;
+    uint32_t *flags;
+    uint64_t gpa;
+
+    if (!code_at(t, (lin & ~0xfffull) - 4096, &gpa, &flags, &p) || !(before = t->lpages[direct_page(t->d, flags)]) || before->key != l->key)
+        return false;
+    const uint64_t tail = (1ull << long_tail(before, p, host, x86_feature_bits(t->v->cpu.cpuid), &in)) - 1;
+    const bool news = tail & ~l->used[0];
+
+    long_exclude(l, (uint64_t[64]){tail});
+    return news;
+}
+
+/* lin: where the page is seen; met: there is code at this offset in it, or -1. */
+static uint8_t look(struct trap *t, uint64_t lin, uint64_t gpa, uint32_t *flags, const uint8_t *host, struct long_target met, struct long_out *out)
 {
     struct direct *d = t->d;
     const unsigned key = trap_long_key(t);
@@ -69,10 +101,12 @@ static uint8_t look(struct trap *t, uint64_t gpa, uint32_t *flags, const uint8_t
             long_exclude(l, g->sure);
         fresh = true;
     }
-    if (met >= 0 && !long_seen(l, (unsigned)met)) {
-        t->tv->patch.scanned += long_follow(l, host, (unsigned)met, x86_feature_bits(t->v->cpu.cpuid), out);
-        fresh = true;
+    if (met.to >= 0 && !long_seen(l, met)) {
+        t->tv->patch.scanned += long_follow(l, host, met, x86_feature_bits(t->v->cpu.cpuid), out);
+        fresh |= met.sure;
     }
+    if ((fresh || *kind == DCODE_SENSITIVE) && take_tail(t, lin, l, host))
+        fresh = true;
     if (fresh) {
         const uint8_t before = *kind;
 
@@ -92,21 +126,7 @@ static uint8_t look_for_fill(void *ctx, uint64_t lin, uint64_t gpa, uint32_t *fl
     struct trap *t = ctx;
     const uint64_t rip = t->v->cpu.rip;
 
-    return look(t, gpa, flags, host, rip - lin < 4096 ? (int)(rip - lin) : -1, NULL);
-}
-
-/* The page of code at a linear address, without any effect. False: it is not plainly RAM. */
-static bool code_at(struct trap *t, uint64_t lin, uint64_t *gpa, uint32_t **flags, const uint8_t **host)
-{
-    const struct gpa_range *r;
-    struct x86_look l;
-
-    if (!x86_walk_look(&t->v->cpu, lin, &l) || !(r = gpa_find(t->v->vm->mem, l.gpa)) || r->kind != GPA_RAM)
-        return false;
-    *gpa = l.gpa & ~0xfffull;
-    *flags = &r->page_flags[(l.gpa - r->start) >> 12];
-    *host = r->host + (*gpa - r->start);
-    return true;
+    return look(t, lin, gpa, flags, host, (struct long_target){rip - lin < 4096 ? (int32_t)(rip - lin) : -1, true}, NULL);
 }
 
 bool trap_long_doubtful(struct trap *t)
@@ -116,7 +136,7 @@ bool trap_long_doubtful(struct trap *t)
     uint32_t *flags;
     uint64_t gpa;
 
-    return code_at(t, rip, &gpa, &flags, &host) && t->d->code[direct_page(t->d, flags)] == DCODE_SENSITIVE && look(t, gpa, flags, host, rip & 0xfff, NULL) == DCODE_SENSITIVE;
+    return code_at(t, rip, &gpa, &flags, &host) && t->d->code[direct_page(t->d, flags)] == DCODE_SENSITIVE && look(t, rip, gpa, flags, host, (struct long_target){rip & 0xfff, true}, NULL) == DCODE_SENSITIVE;
 }
 
 void trap_long_met(struct trap *t)
@@ -128,48 +148,49 @@ void trap_long_met(struct trap *t)
 
     if (!code_at(t, rip, &gpa, &flags, &host))
         return;
-    if (look(t, gpa, flags, host, rip & 0xfff, NULL) == DCODE_COPY)
+    if (look(t, rip, gpa, flags, host, (struct long_target){rip & 0xfff, true}, NULL) == DCODE_COPY)
         t->tv->n.patched += t->d->copies[((t->d->copy[direct_page(t->d, flags)] - 1u) << 12) + (rip & 0xfff)] != host[rip & 0xfff];
 }
 
 void trap_long_prepare(struct trap *t)
 {
     enum { TARGETS = 1 << 14, OUT = 4096 };
-    uint64_t *todo = malloc(TARGETS * sizeof(*todo)), gpa;
-    int32_t *to = malloc(OUT * sizeof(*to));
-    const uint64_t before = t->tv->patch.scanned;
-    const uint8_t *host;
+    struct place {
+        uint64_t lin;
+        bool sure;
+    } *todo = malloc(TARGETS * sizeof(*todo));
+    struct long_target *to = malloc(OUT * sizeof(*to));
+    const uint64_t before = t->tv->patch.scanned, *features = x86_feature_bits(t->v->cpu.cpuid);
+    const uint8_t *host, *next;
     uint32_t *flags;
+    uint64_t gpa;
     unsigned n = 0;
 
     if (todo && to && trap_long_key(t))
-        todo[n++] = t->v->cpu.rip;
+        todo[n++] = (struct place){t->v->cpu.rip, true};
     while (n) {
-        const uint64_t at = todo[--n];
+        const struct place at = todo[--n];
+        const uint64_t page = at.lin & ~0xfffull;
         struct long_out out = {.to = to, .cap = OUT};
+        struct x86_insn in;
 
-        if (!code_at(t, at, &gpa, &flags, &host))
+        if (!code_at(t, at.lin, &gpa, &flags, &host))
             continue;
-        look(t, gpa, flags, host, at & 0xfff, &out);
+        const struct lpage *const *l = (const struct lpage *const *)&t->lpages[direct_page(t->d, flags)];
+        const bool had_cut = *l && (*l)->cut;
+        look(t, at.lin, gpa, flags, host, (struct long_target){at.lin & 0xfff, at.sure}, &out);
         for (unsigned i = 0; i < out.n && n < TARGETS; i++)
-            todo[n++] = (at & ~0xfffull) + (uint64_t)(int64_t)to[i];
-        if (out.cut && n < TARGETS) { /* behind the instruction that crosses into the next page, and where it leads */
-            const uint64_t lin = (at & ~0xfffull) + out.cut;
-            uint8_t b[X86_MAX_INSN];
-            struct x86_insn in;
-
-            memcpy(b, host + out.cut, 4096u - out.cut);
-            if (!code_at(t, lin + X86_MAX_INSN, &gpa, &flags, &host))
-                continue;
-            memcpy(b + (4096 - out.cut), host, X86_MAX_INSN - (4096u - out.cut));
-            if (x86_decode(&in, b, sizeof(b), X86_MODE_64, false, x86_feature_bits(t->v->cpu.cpuid)) != X86_DEC_OK)
-                continue;
+            todo[n++] = (struct place){page + (uint64_t)(int64_t)to[i].to, to[i].sure};
+        /* Behind an instruction that crosses into the next page, and where it leads. */
+        if (!had_cut && *l && (*l)->cut && code_at(t, page + 4096, &gpa, &flags, &next) && long_tail(*l, host, next, features, &in)) {
+            const uint64_t behind = page + (*l)->cut + in.len;
             const uint32_t attr = x86_isa[in.row].attr;
+
             for (unsigned i = 0; i < in.nopnd && n < TARGETS; i++)
                 if (in.opnd[i].kind == X86_OPND_REL)
-                    todo[n++] = lin + in.len + (uint64_t)in.imm;
+                    todo[n++] = (struct place){behind + (uint64_t)in.imm, true};
             if ((!(attr & X86_ATTR_BRANCH) || (attr & X86_ATTR_COND) || in.op == X86_OP_CALL) && n < TARGETS)
-                todo[n++] = lin + in.len;
+                todo[n++] = (struct place){behind, in.op != X86_OP_CALL};
         }
     }
     t->tv->patch.prepared += t->tv->patch.scanned - before;

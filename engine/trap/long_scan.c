@@ -82,13 +82,16 @@ static enum verdict offends(const uint8_t *p, unsigned room, unsigned key)
     }
 }
 
+/* UD2 is an instruction, though none that the decoder has: its fault needs no help. */
+static bool is_ud2(const uint8_t *p, unsigned room) { return room >= 2 && p[0] == 0x0f && p[1] == 0x0b; }
+
 void long_reset(struct lpage *l, unsigned key)
 {
     memset(l, 0, sizeof(*l));
     l->key = (uint8_t)key;
 }
 
-bool long_seen(const struct lpage *l, unsigned off) { return bit(l->start, off); }
+bool long_seen(const struct lpage *l, struct long_target t) { return bit(l->start, (unsigned)t.to) || (!t.sure && bit(l->maybe, (unsigned)t.to)); }
 
 static void take(struct lpage *l, unsigned at, unsigned len)
 {
@@ -106,53 +109,88 @@ void long_exclude(struct lpage *l, const uint64_t bytes[64])
         l->used[i] |= bytes[i];
 }
 
-static void leads(struct long_out *o, int64_t to)
+unsigned long_tail(const struct lpage *before, const uint8_t *page, const uint8_t *next, const uint64_t *features, struct x86_insn *in)
 {
-    if (o && o->n < o->cap)
-        o->to[o->n++] = (int32_t)to;
+    const unsigned here = PAGE - before->cut;
+    uint8_t b[X86_MAX_INSN];
+
+    if (!before->cut)
+        return 0;
+    memcpy(b, page + before->cut, here);
+    memcpy(b + here, next, sizeof(b) - here);
+    return x86_decode(in, b, sizeof(b), X86_MODE_64, false, features) == X86_DEC_OK && in->len > here ? in->len - here : 0;
 }
 
-unsigned long_follow(struct lpage *l, const uint8_t *page, unsigned off, const uint64_t *features, struct long_out *out)
+static void leads(struct long_out *o, int64_t to, bool sure)
 {
-    uint16_t todo[PAGE];
-    unsigned n = 0, count = 0;
+    if (o && o->n < o->cap)
+        o->to[o->n++] = (struct long_target){(int32_t)to, sure};
+}
+
+struct path {
+    uint16_t at[PAGE];
+    unsigned n;
+};
+static void push(struct path *p, unsigned at)
+{
+    if (p->n < PAGE)
+        p->at[p->n++] = (uint16_t)at;
+}
+
+unsigned long_follow(struct lpage *l, const uint8_t *page, struct long_target from, const uint64_t *features, struct long_out *out)
+{
+    struct path sure, unsure;
+    unsigned count = 0;
     struct x86_insn in;
 
-    todo[n++] = (uint16_t)off;
-    while (n) {
-        for (unsigned at = todo[--n]; at < PAGE && !bit(l->start, at);) {
+    sure.n = unsure.n = 0;
+    push(from.sure ? &sure : &unsure, (unsigned)from.to);
+    while (sure.n || unsure.n) {
+        struct path *const p = sure.n ? &sure : &unsure;
+        const bool known = p == &sure;
+
+        for (unsigned at = p->at[--p->n]; at < PAGE && !bit(l->start, at) && (known || !bit(l->maybe, at));) {
             const unsigned room = PAGE - at < X86_MAX_INSN ? PAGE - at : X86_MAX_INSN;
             const enum x86_decode_result r = x86_decode(&in, page + at, room, X86_MODE_64, false, features);
 
             count++;
-            if (r == X86_DEC_MORE) {
-                take(l, at, PAGE - at);
-                if (out)
-                    out->cut = (uint16_t)at;
+            if (!known)
+                set(l->maybe, at);
+            if (r != X86_DEC_OK) {
+                if (known && r == X86_DEC_MORE) {
+                    take(l, at, PAGE - at);
+                    l->cut = (uint16_t)at;
+                } else if (known && is_ud2(page + at, room)) {
+                    take(l, at, 2);
+                } else if (known) { /* nothing the guest's processor has: its fault is the interpreter's */
+                    take(l, at, 1);
+                    set(l->undefined, at);
+                }
                 break;
             }
-            if (r != X86_DEC_OK) { /* nothing the guest's processor has: its fault is the interpreter's */
-                take(l, at, 1);
-                set(l->undefined, at);
-                break;
-            }
-            take(l, at, in.len);
+            if (known)
+                take(l, at, in.len);
             const uint32_t attr = x86_isa[in.row].attr;
-            if (attr & X86_ATTR_BRANCH) {
+            if (attr & X86_ATTR_BRANCH)
                 for (unsigned i = 0; i < in.nopnd; i++)
                     if (in.opnd[i].kind == X86_OPND_REL) {
                         const int64_t to = (int64_t)at + in.len + in.imm;
                         if (to < 0 || to >= PAGE)
-                            leads(out, to);
-                        else if (!bit(l->start, (unsigned)to) && n < PAGE)
-                            todo[n++] = (uint16_t)to;
+                            leads(out, to, known);
+                        else
+                            push(p, (unsigned)to);
                     }
-                if (!(attr & X86_ATTR_COND) && in.op != X86_OP_CALL && in.op != X86_OP_INT && in.op != X86_OP_SYSCALL)
-                    break;
-            }
             at += in.len;
+            const bool returns = in.op == X86_OP_CALL || in.op == X86_OP_INT || in.op == X86_OP_SYSCALL;
+            if ((attr & X86_ATTR_BRANCH) && !(attr & X86_ATTR_COND) && !returns)
+                break;
             if (at == PAGE)
-                leads(out, PAGE);
+                leads(out, PAGE, known && !returns);
+            if (known && returns) {
+                if (out && at < PAGE)
+                    push(&unsure, at);
+                break;
+            }
         }
     }
     return count;
@@ -174,9 +212,9 @@ static bool sweep(const uint8_t *page, unsigned at, unsigned last, unsigned end,
         set(start, at);
         if (r == X86_DEC_MORE)
             return end == PAGE;
-        if (r != X86_DEC_OK)
+        if (r != X86_DEC_OK && !is_ud2(page + at, room))
             return false;
-        at += in.len;
+        at += r == X86_DEC_OK ? in.len : 2;
     }
     return at == end || end == PAGE;
 }

@@ -18,24 +18,34 @@ enum {
 /* What is known of a page. */
 struct lpage {
     uint8_t key;
+    uint16_t cut;                                          /* an instruction that crosses into the next page begins here; 0: none seen */
     unsigned sites;                                        /* replaced in its copy */
-    uint64_t start[64], inner[64], used[64], undefined[64]; /* by byte: instructions seen, their other bytes, both; not an instruction */
+    uint64_t start[64], inner[64], used[64], undefined[64]; /* by byte: instructions known, their other bytes, both; not an instruction */
+    uint64_t maybe[64];                                    /* where instructions may begin */
 };
 
-/* Where code leads out of the page: offsets relative to its beginning; 4096: it runs on into the next. */
+/* A place in a page, or relative to its beginning, where there is code. Not sure: only if a call before it returns. Such code is looked at for
+ * where it leads, not known. */
+struct long_target {
+    int32_t to;
+    bool sure;
+};
+
+/* Where code leads out of the page; 4096: it runs on into the next. */
 struct long_out {
-    int32_t *to;
+    struct long_target *to;
     unsigned n, cap;
-    uint16_t cut; /* an instruction that crosses into the next page begins here; 0: none */
 };
 
 void long_reset(struct lpage *l, unsigned key);
-/* Was code followed to off? */
-bool long_seen(const struct lpage *l, unsigned off);
-/* Follow the code from off on inside the page. Returns how many instructions were new. out may be NULL. */
-unsigned long_follow(struct lpage *l, const uint8_t *page, unsigned off, const uint64_t *features, struct long_out *out);
+/* Was code followed to there? */
+bool long_seen(const struct lpage *l, struct long_target t);
+/* Follow the code from there on inside the page. Returns how many instructions were new. out may be NULL. */
+unsigned long_follow(struct lpage *l, const uint8_t *page, struct long_target from, const uint64_t *features, struct long_out *out);
 /* Bytes that are known to be something else, such as code of another mode. */
 void long_exclude(struct lpage *l, const uint64_t bytes[64]);
+/* How much of the page that follows belongs to the instruction, *in, that crosses into it. */
+unsigned long_tail(const struct lpage *before, const uint8_t *page, const uint8_t *next, const uint64_t *features, struct x86_insn *in);
 /* Make the copy. Returns how many instructions are replaced; -1: the page must not be executed. */
 int long_judge(const struct lpage *l, const uint8_t *page, const uint64_t *features, uint8_t *copy);
 

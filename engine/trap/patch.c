@@ -152,10 +152,20 @@ static void set(uint64_t *b, unsigned i)
     b[i / 64] |= 1ull << (i % 64);
 }
 
+static void leads(struct patches *p, bool sure, int64_t to)
+{
+    if (!p->out)
+        return;
+    if (sure && p->nout < p->out_cap)
+        p->out[p->nout++] = (uint32_t)to;
+    if (!sure && p->nfar < p->out_cap)
+        p->far[p->nfar++] = p->base + (uint32_t)to;
+}
+
 bool patches_scan(struct patches *p, struct ppage *g, unsigned off, enum x86_mode_bits mode, bool user, const uint64_t *features)
 {
-    uint16_t todo[4096];
-    unsigned n = 0;
+    uint16_t todo[4096], later[4096];
+    unsigned n = 0, m = 0;
     struct x86_insn in;
 
     if (g->mode != mode || g->user != user) {
@@ -164,8 +174,9 @@ bool patches_scan(struct patches *p, struct ppage *g, unsigned off, enum x86_mod
         g->user = user;
     }
     todo[n++] = (uint16_t)off;
-    while (n) {
-        unsigned at = todo[--n];
+    while (n || m) {
+        const bool sure = n && !p->guess; /* first what is */
+        unsigned at = n ? todo[--n] : later[--m];
         while (at < 4096 && !bit(g->start, at)) {
             const unsigned avail = 4096 - at < X86_MAX_INSN ? 4096 - at : X86_MAX_INSN;
             if (x86_decode(&in, g->ram + at, avail, mode, false, features) != X86_DEC_OK || at + in.len > 4096)
@@ -174,7 +185,7 @@ bool patches_scan(struct patches *p, struct ppage *g, unsigned off, enum x86_mod
             set(g->start, at);
             for (unsigned i = 0; i < in.len; i++)
                 set(g->used, at + i);
-            for (unsigned i = 0; i < in.len && !p->guess; i++)
+            for (unsigned i = 0; i < in.len && sure; i++)
                 set(g->sure, at + i);
             p->scanned++;
             /* An offender's tail is copied too: it may be what another path runs. */
@@ -186,23 +197,29 @@ bool patches_scan(struct patches *p, struct ppage *g, unsigned off, enum x86_mod
                 if (g->prev && at < g->prev->tail)
                     patches_uncross(g->prev); /* forgets this very page: it is looked at anew */
             }
-            if (in.op == X86_OP_JMP_FAR && in.opnd[0].kind == X86_OPND_FAR && p->out && p->nfar < p->out_cap)
-                p->far[p->nfar++] = (uint32_t)in.imm; /* into another flat segment, as kernels begin */
+            if (in.op == X86_OP_JMP_FAR && in.opnd[0].kind == X86_OPND_FAR)
+                leads(p, false, (int64_t)(uint32_t)in.imm - p->base); /* into another flat segment, as kernels begin */
             if (attr & X86_ATTR_BRANCH) {
                 for (unsigned i = 0; i < in.nopnd; i++)
                     if (in.opnd[i].kind == X86_OPND_REL) {
                         const int64_t to = (int64_t)at + in.len + in.imm;
-                        if (to >= 0 && to < 4096 && !bit(g->start, (unsigned)to) && n < 4096)
-                            todo[n++] = (uint16_t)to;
-                        if ((to < 0 || to >= 4096) && p->out && p->nout < p->out_cap)
-                            p->out[p->nout++] = (uint32_t)to;
+                        if (to < 0 || to >= 4096)
+                            leads(p, sure, to);
+                        else if (!bit(g->start, (unsigned)to) && (sure ? n : m) < 4096)
+                            *(sure ? &todo[n++] : &later[m++]) = (uint16_t)to;
                     }
                 if (!(attr & X86_ATTR_COND) && in.op != X86_OP_CALL && in.op != X86_OP_INT)
                     break; /* nothing falls through; what follows traps when something gets there */
             }
             at += in.len;
-            if (at == 4096 && p->out && p->nout < p->out_cap)
-                p->out[p->nout++] = 4096;
+            const bool called = in.op == X86_OP_CALL; /* who returns from there may have changed the mode */
+            if (at == 4096)
+                leads(p, sure && !called, 4096);
+            if (sure && called) {
+                if (at < 4096 && m < 4096)
+                    later[m++] = (uint16_t)at;
+                break;
+            }
         }
     }
     return bit(g->start, off) && g->bytes[off] == g->ram[off] && g->bytes[off] != TRAP_BYTE;

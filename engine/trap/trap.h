@@ -98,7 +98,7 @@ struct ppage {
     uint8_t tail;       /* bytes of it in the next */
     uint64_t used[64];  /* bytes that belong to an instruction seen */
     uint64_t start[64]; /* its first byte */
-    uint64_t sure[64];  /* as used, without what was only reached through a far jump, whose mode is not known before it is executed */
+    uint64_t sure[64];  /* as used, of instructions that are code of this mode: without what may be reached in another one, through a far jump or a return */
 };
 
 enum { PATCH_PAGES = 16384 };
@@ -122,7 +122,7 @@ struct patches {
     struct reach reach[2]; /* FS, GS */
     uint64_t sites, scanned, invals, prepared;
     uint32_t *out;   /* where direct branches left the page, relative to it; NULL: nobody asks */
-    uint32_t *far, nfar; /* likewise targets of far jumps, linear addresses */
+    uint32_t *far, nfar; /* likewise of what is not sure, linear addresses */
     bool guess;          /* what is scanned is not sure */
     uint32_t nout, out_cap, base; /* base: linear address of the page, meanwhile */
 };

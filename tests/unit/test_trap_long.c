@@ -23,7 +23,8 @@ static void begin(struct fix *f, unsigned key)
 }
 static void put(struct fix *f, unsigned at, const char *bytes, unsigned n) { memcpy(f->page + at, bytes, n); }
 #define PUT(f, at, s) put(f, at, s, sizeof(s) - 1)
-static unsigned follow(struct fix *f, unsigned at) { return long_follow(&f->l, f->page, at, NULL, NULL); }
+static unsigned follow(struct fix *f, unsigned at) { return long_follow(&f->l, f->page, (struct long_target){(int32_t)at, true}, NULL, NULL); }
+static bool seen(const struct fix *f, int32_t at) { return long_seen(&f->l, (struct long_target){at, true}); }
 static int judge(struct fix *f) { return long_judge(&f->l, f->page, NULL, f->copy); }
 
 /* Alone in a page of NOPs that was followed: replaced, at its first byte, or left alone. */
@@ -92,7 +93,7 @@ static void test_nothing_seen(void **state)
     PUT(&f, 0x40, "\x9c\x58\xc3"); /* pushf; pop %rax; ret */
     PUT(&f, 0x50, "\xb8\x9c\x9c\x9c\x9c\xc3");
     follow(&f, 0);
-    assert_false(long_seen(&f.l, 0x40));
+    assert_false(seen(&f, 0x40));
     assert_int_equal(judge(&f), 1);
     assert_int_equal(f.copy[0x40], 0xf4);
     assert_int_equal(f.copy[0x52], 0x9c);
@@ -143,6 +144,22 @@ static void test_doubt(void **state)
     assert_int_equal(judge(&f), 0);
 }
 
+/* Data behind a call that does not return, which seem to have an instruction across the code that follows them. */
+static void test_behind_a_call(void **state)
+{
+    struct fix f;
+
+    begin(&f, KERNEL);
+    PUT(&f, 0x00, "\xe8\x0b\x00\x00\x00" "\x48\xb8\x06\x06\x06\x06\x06\x06\x06" "\x9c\x06"); /* call 10; data; pushf; what the guest has not */
+    PUT(&f, 0x10, "\xc3");
+    follow(&f, 0);
+    assert_false(seen(&f, 5));
+    assert_int_equal(judge(&f), -1);
+    follow(&f, 0xe);
+    assert_int_equal(judge(&f), 2);
+    assert_int_equal(f.copy[0xe], 0xf4);
+}
+
 /* Where in a page's first bytes code begins is only known when it is reached. */
 static void test_head(void **state)
 {
@@ -161,14 +178,14 @@ static void test_head(void **state)
 static void test_tail(void **state)
 {
     struct fix f;
-    int32_t to[16];
-    struct long_out out = {.to = to, .cap = 16};
 
     /* mov $imm32, %eax crosses, which is harmless; 66 alone could be the beginning of anything. */
     begin(&f, KERNEL);
     PUT(&f, 0xffd, "\xb8\x01\x02");
-    long_follow(&f.l, f.page, 0, NULL, &out);
-    assert_int_equal(out.cut, 0xffd);
+    follow(&f, 0);
+    assert_int_equal(f.l.cut, 0xffd);
+    struct x86_insn in;
+    assert_int_equal(long_tail(&f.l, f.page, f.page, NULL, &in), 2);
     assert_int_equal(judge(&f), 0);
     begin(&f, KERNEL);
     PUT(&f, 0xfff, "\x66");
@@ -185,23 +202,27 @@ static void test_tail(void **state)
 static void test_leads_out(void **state)
 {
     struct fix f;
-    int32_t to[16];
+    struct long_target to[16];
     struct long_out out = {.to = to, .cap = 16};
 
     begin(&f, KERNEL);
     PUT(&f, 0x10, "\x74\x0e\xe8\x00\x10\x00\x00\xe9\x00\xe0\xff\xff"); /* jz 20; call +1000; jmp -2000 */
     PUT(&f, 0x20, "\xeb\x0e");                                       /* jmp 30 */
     PUT(&f, 0x30, "\xc3");
-    assert_int_equal(long_follow(&f.l, f.page, 0x10, NULL, &out), 5);
+    assert_int_equal(long_follow(&f.l, f.page, (struct long_target){0x10, true}, NULL, &out), 5);
     assert_int_equal(out.n, 2);
-    assert_int_equal(out.to[0], 0x1017);
-    assert_int_equal(out.to[1], 0x1c - 0x2000);
-    assert_true(long_seen(&f.l, 0x30));
-    assert_false(long_seen(&f.l, 0x1c));
+    assert_int_equal(out.to[0].to, 0x1017);
+    assert_true(out.to[0].sure);
+    assert_int_equal(out.to[1].to, 0x1c - 0x2000);
+    assert_false(out.to[1].sure); /* if the call returns */
+    assert_true(seen(&f, 0x30));
+    assert_false(seen(&f, 0x17));
+    assert_true(long_seen(&f.l, (struct long_target){0x17, false}));
+    assert_false(long_seen(&f.l, (struct long_target){0x1c, false}));
     out.n = 0;
-    long_follow(&f.l, f.page, 0x40, NULL, &out);
+    long_follow(&f.l, f.page, (struct long_target){0x40, true}, NULL, &out);
     assert_int_equal(out.n, 1);
-    assert_int_equal(out.to[0], 4096);
+    assert_int_equal(out.to[0].to, 4096);
 }
 
 static void test_undefined(void **state)
@@ -209,16 +230,18 @@ static void test_undefined(void **state)
     struct fix f;
 
     begin(&f, KERNEL);
+    PUT(&f, 0x80, "\x74\x7e\x0f\x0b"); /* jz 100; ud2 */
     PUT(&f, 0x100, "\x06"); /* the guest's #UD, whatever the host has there */
     follow(&f, 0);
     assert_int_equal(judge(&f), 1);
     assert_int_equal(f.copy[0x100], 0xf4);
+    assert_int_equal(f.copy[0x82], 0x0f);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_offenders), cmocka_unit_test(test_nothing_seen), cmocka_unit_test(test_doubt), cmocka_unit_test(test_head),
+        cmocka_unit_test(test_offenders), cmocka_unit_test(test_nothing_seen), cmocka_unit_test(test_doubt), cmocka_unit_test(test_behind_a_call), cmocka_unit_test(test_head),
         cmocka_unit_test(test_tail), cmocka_unit_test(test_leads_out), cmocka_unit_test(test_undefined),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
