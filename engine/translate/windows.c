@@ -16,10 +16,10 @@ struct value {
     int32_t off;
 };
 
-struct key {
-    unsigned base, index;
-    uint8_t scale;
+struct key { /* no padding: compared as bytes */
+    unsigned base, index, scale;
 };
+_Static_assert(sizeof(struct key) == 3 * sizeof(unsigned), "padding");
 
 struct follow {
     struct value reg[X86_NGPR];
