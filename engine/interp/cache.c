@@ -209,14 +209,19 @@ void interp_code_inval(struct vm *vm, struct vcpu *writer, uint64_t gpa, uint32_
 
 /* --- marking pages as code ------------------------------------------------------- */
 
-/* Take the page out of everybody's TLB for writing. */
-static void unwrite_all(struct interp *it, uint32_t *flags, uint64_t page)
+/* Take the page out of everybody's TLB for writing. Its chunks are marked at once, for who asked may not come again: without chunks no store
+ * would ever take GPA_PF_CODE away. */
+static void unwrite_all(struct interp *it, uint32_t *flags, uint64_t page, uint64_t chunks)
 {
     struct x86_cpu *c = &it->v->cpu;
     struct vm *vm = it->v->vm;
+    struct interp_vm *iv = vm->interp_priv;
 
     c->ops->exclusive_begin(c->env);
+    host_lock(iv->lock);
     __atomic_store_n(flags, GPA_PF_CODE, __ATOMIC_SEQ_CST);
+    __atomic_fetch_or(&iv->chunks[flags - vm->ram_flags], chunks, __ATOMIC_SEQ_CST);
+    host_unlock(iv->lock);
     for (unsigned i = 0; i < vm->ncpu; i++)
         if (vm->cpu[i])
             x86_tlb_unwrite(&vm->cpu[i]->cpu, page);
@@ -240,7 +245,7 @@ bool interp_mark(struct interp *it, uint64_t gpa, uint32_t len)
 
         if (!(f & GPA_PF_CODE)) {
             if (f & (shared_bit ? ~0u : ~own)) {
-                unwrite_all(it, flags, gpa & MASK_PAGE);
+                unwrite_all(it, flags, gpa & MASK_PAGE, chunk_mask(gpa, len));
                 return false;
             }
             if (!__atomic_compare_exchange_n(flags, &f, GPA_PF_CODE, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))

@@ -1,4 +1,5 @@
 /* The interpreter: blocks and links, modes, faults inside blocks, string instructions, self-modifying code. */
+#include "engine/interp/interp.h"
 #include "tests/unit/interp_fixture.h"
 
 PROGRAM(loop64, "mov $1000000, %ecx\n"
@@ -441,12 +442,38 @@ static void cross_modifying(void **state)
     im_free(m);
 }
 
+/* A page that others may write is marked as code, and who marked it comes to execute something else: stores make it data again. */
+PROGRAM(fill64, "mov $0x11000, %edi\n"
+                "mov $4096, %ecx\n"
+                "rep stosb\n"
+                "hlt\n");
+
+static void marked_in_vain(void **state)
+{
+    struct im *m = im_new(2);
+    struct vcpu *marker = m->vm->cpu[1];
+    const uint32_t *flags = gpa_page_flags(m->vm->ram_map, 0x11000);
+
+    (void)state;
+    IM_LOAD(m, fill64);
+    for (unsigned i = 0; i < 3; i++) {
+        im_long(m, m->v);
+        assert_int_equal(im_run(m, m->v), EXIT_HLT);
+        assert_int_equal(*flags & GPA_PF_CODE, 0);
+        vcpu_enter_guest(marker);
+        assert_false(interp_mark(marker->interp_priv, 0x11000, 64));
+        vcpu_leave_guest(marker);
+        assert_int_not_equal(*flags & GPA_PF_CODE, 0);
+    }
+    im_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loops), cmocka_unit_test(calls), cmocka_unit_test(prot), cmocka_unit_test(real),
         cmocka_unit_test(fault), cmocka_unit_test(noncanonical), cmocka_unit_test(strings), cmocka_unit_test(smc),
-        cmocka_unit_test(crossing), cmocka_unit_test(atomics), cmocka_unit_test(cross_modifying),
+        cmocka_unit_test(crossing), cmocka_unit_test(atomics), cmocka_unit_test(cross_modifying), cmocka_unit_test(marked_in_vain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
