@@ -34,3 +34,4 @@ check-sanitized: all $(UNIT_BIN) guests guest
 check-full: check-sanitizers
 .PHONY: check-sanitizers check-sanitized
 CHECKS_FULL += isa/test_sequences-more:RINGER_SEED=0x5851f42d4c957f2d@RINGER_ROUNDS=40000@$(O)/tests/isa/test_sequences
+CHECKS_FULL += unit/test_translate_spaces-more:RINGER_SEED=0xd1342543de82ef95@RINGER_ROUNDS=100000@$(O)/tests/unit/test_translate_spaces

@@ -4,7 +4,7 @@
 The root is out/debian/root.img (scripts/mkdebian.sh). The guest runs /tests/CASE.sh and ends; it must print "all is well" last, no line
 with FAIL, and its kernel must have nothing to complain about. Case stress also watches the monitor: its memory beyond the guest's after a
 minute and at the end, and the number of its mappings. Environment: STRESS_SECONDS a stressor, STRESSORS instead
-of all, GUEST_TIMEOUT in all."""
+of all, PROGRAMS instead of all, GUEST_TIMEOUT in all."""
 import os, re, signal, subprocess, sys, time
 
 STRESSORS = """vm fork vfork clone exec spawn mmap mremap munmap mprotect fault switch sigsegv sigq signal signest sigfpe sigtrap sigrt sigchld sigabrt pipe
@@ -19,7 +19,9 @@ ringer, engine, case, *options = sys.argv[1:]
 memory = "256M" if case == "stress" else "512M"
 if "--memory" not in options:
     options += ["--memory", memory]
-args = os.environ.get("STRESS_SECONDS", "2") + " " + " ".join(os.environ.get("STRESSORS", "").split() or STRESSORS) if case == "stress" else "few" if engine == "interp" else ""
+args = os.environ.get("STRESS_SECONDS", "2") + " " + " ".join(os.environ.get("STRESSORS", "").split() or STRESSORS) if case == "stress" else "few" if case == "kernel" and engine == "interp" else ""
+if case == "programs" and os.environ.get("PROGRAMS"):
+    args = "'%s'" % os.environ["PROGRAMS"]
 script = ("mount -o ro /dev/vda /mnt; for d in proc sys dev; do mount --bind /$d /mnt/$d; done; mount -t tmpfs t /mnt/tmp; mount -t tmpfs t /mnt/run; "
           "export PATH=/usr/bin:/bin:/usr/sbin:/sbin; chroot /mnt sh /tests/%s.sh %s; dmesg >/mnt/run/log; grep -n . /mnt/run/log | sed s/^/kmsg:/; echo all is well; poweroff -f" % (case, args))
 extra_append = os.environ.get("GUEST_APPEND", "")
