@@ -56,13 +56,19 @@ static bool code_at(struct trap *t, uint64_t lin, uint64_t *gpa, uint32_t **flag
 /* What an instruction that crosses into the page at lin has of it is none of its own. True: that is news. */
 static bool take_tail(struct trap *t, uint64_t lin, struct lpage *l, const uint8_t *host)
 {
+    const uint64_t there = (lin & ~0xfffull) - 4096;
+    const bool was = l->closed;
     const struct lpage *before;
+    struct x86_look at;
     struct x86_insn in;
     const uint8_t *p;
     uint32_t *flags;
     uint64_t gpa;
 
-    if (!code_at(t, (lin & ~0xfffull) - 4096, &gpa, &flags, &p) || !(before = t->lpages[direct_page(t->d, flags)]) || before->key != l->key)
+    l->closed = !x86_walk_look(&t->v->cpu, there, &at) || !space_allows(t->d, space_of(t->d), &at, X86_EXEC);
+    if (l->closed || was)
+        return l->closed != was;
+    if (!code_at(t, there, &gpa, &flags, &p) || !(before = t->lpages[direct_page(t->d, flags)]) || before->key != l->key)
         return false;
     const uint64_t tail = (1ull << long_tail(before, p, host, x86_feature_bits(t->v->cpu.cpuid), &in)) - 1;
     const bool news = tail & ~l->used[0];
@@ -105,7 +111,7 @@ static uint8_t look(struct trap *t, uint64_t lin, uint64_t gpa, uint32_t *flags,
         t->tv->patch.scanned += long_follow(l, host, met, x86_feature_bits(t->v->cpu.cpuid), out);
         fresh |= met.sure;
     }
-    if ((fresh || *kind == DCODE_SENSITIVE) && take_tail(t, lin, l, host))
+    if ((fresh || *kind == DCODE_SENSITIVE || l->closed) && take_tail(t, lin, l, host))
         fresh = true;
     if (fresh) {
         const uint8_t before = *kind;

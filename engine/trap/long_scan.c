@@ -233,7 +233,7 @@ static bool judge_unseen(const struct lpage *l, const uint8_t *page, unsigned a,
         }
     if (p == b)
         return true;
-    for (unsigned from = a; from < b && from < a + (a ? 1 : HEADS); from++) {
+    for (unsigned from = a; from < b && from < a + (a || l->closed ? 1 : HEADS); from++) {
         if (!sweep(page, from, last, b, features, start))
             continue;
         if (!any)

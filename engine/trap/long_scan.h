@@ -18,6 +18,7 @@ enum {
 /* What is known of a page. */
 struct lpage {
     uint8_t key;
+    bool closed;                                           /* no instruction crosses into it: what is before it is not executable */
     uint16_t cut;                                          /* an instruction that crosses into the next page begins here; 0: none seen */
     unsigned sites;                                        /* replaced in its copy */
     uint64_t start[64], inner[64], used[64], undefined[64]; /* by byte: instructions known, their other bytes, both; not an instruction */

@@ -192,6 +192,7 @@ struct trap {
     struct direct *d;   /* worlds of 64-bit code (long.c) */
     struct lpage **lpages; /* by RAM page; with replacement only */
     bool long_prepared;
+    uint64_t long_cycles, long_fills; /* TSC cycles of the last run in them; runs that only filled mappings */
     uint8_t parts[6];   /* what the world has of each segment: nothing, all it may have, or one of two parts */
     bool upper[6];      /* the upper of two */
     uint64_t *wmapped;  /* by RAM page: some world may have it writable */

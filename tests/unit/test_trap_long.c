@@ -168,6 +168,9 @@ static void test_head(void **state)
     begin(&f, KERNEL);
     PUT(&f, 0x00, "\x9c\xc3"); /* an instruction, or the end of one */
     assert_int_equal(judge(&f), -1);
+    f.l.closed = true;
+    assert_int_equal(judge(&f), 1);
+    f.l.closed = false;
     follow(&f, 0);
     assert_int_equal(judge(&f), 1);
     begin(&f, KERNEL);
