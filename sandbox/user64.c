@@ -387,6 +387,8 @@ enum user64_result user64_run(struct user64 *w, struct user64_regs *r, struct us
     return USER64_OK;
 }
 
+void user64_hush(struct user64 *w) { __atomic_store_n(&ctl_of(w)->spin, 0, __ATOMIC_RELAXED); }
+
 void user64_kick(struct user64 *w)
 {
     if (w->pid > 0)

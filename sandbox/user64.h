@@ -66,6 +66,8 @@ const char *user64_why(const struct user64 *w);
 /* How long each side of a hand-over looks for the other's answer before it sleeps: about so many microseconds. Waking a process on an idle
  * processor takes tens of them; looking takes a processor from others. */
 void user64_patience(struct user64 *w, unsigned monitor_us, unsigned world_us);
+/* It need not wait awake for the next run: another world runs first. */
+void user64_hush(struct user64 *w);
 /* Make a run in progress or the next one end with SIGUSR1. Any thread. */
 void user64_kick(struct user64 *w);
 

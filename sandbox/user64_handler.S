@@ -90,8 +90,10 @@ wait:
 	lfence
 	lfence
 	sub	$1, %ecx
-	jnc	1b
-	movl	$1, AT(U64_WORLD_SLEEPS)
+	jc	4f
+	cmp	%ecx, AT(U64_SPIN)		/* less than before: another world needs the processor */
+	jae	1b
+4:	movl	$1, AT(U64_WORLD_SLEEPS)
 	mfence
 	mov	AT(U64_SEQ), %edx
 	cmp	AT(U64_REQUEST), %edx

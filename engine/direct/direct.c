@@ -254,6 +254,9 @@ int direct_enter(struct direct *d, struct dspace *s, struct user64_regs *r, stru
         atomic_store(&d->running, NULL);
         return -1; /* what was queued stays queued */
     }
+    if (d->last && d->last != s->w)
+        user64_hush(d->last);
+    d->last = s->w;
     d->st.entries++;
     const uint64_t t0 = __rdtsc();
     const enum user64_result how = user64_run(s->w, r, e);
@@ -266,6 +269,7 @@ int direct_enter(struct direct *d, struct dspace *s, struct user64_regs *r, stru
 void direct_crashed(struct direct *d, struct dspace *s)
 {
     d->st.crashed++;
+    d->last = NULL;
     user64_free(s->w);
     s->w = NULL;
     d->nworlds--;

@@ -101,6 +101,7 @@ struct direct {
     uint64_t hold;         /* sampling ticks until which user code stays translated */
     uint64_t ticks;
     _Atomic(struct user64 *) running;
+    struct user64 *last; /* that ran; NULL: none */
     _Atomic bool ticked;
     /* For samples of what runs: translated code, and does the interpreter have its turn? */
     uintptr_t code_at, code_size;
