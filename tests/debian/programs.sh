@@ -1,12 +1,12 @@
 #!/bin/sh
-# In the guest: programs of our own, and Debian's 32-bit busybox.
+# In the guest, programs.sh [PROGRAMS]: programs of our own, and if none are named Debian's 32-bit busybox.
 cd /tmp || exit 1
 echo 1 >/proc/sys/net/core/bpf_jit_enable
 for p in ${1:-signals jit compat32 bpf times}; do
     /tests/$p || echo "FAIL $p: status $?"
 done
 b=/tests/busybox-i386
-if [ -x $b ]; then
+if [ -x $b ] && [ $# = 0 ]; then
     [ "$($b uname -m)" = x86_64 ] || echo "FAIL uname of 32-bit busybox"
     $b seq 1 20000 >s
     [ "$($b sha256sum <s)" = "$(sha256sum <s)" ] || echo "FAIL sha256sum"
