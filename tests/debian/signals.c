@@ -194,7 +194,7 @@ static volatile unsigned queued;
 static void on_rt(int sig, siginfo_t *si, void *ctx)
 {
     (void)sig, (void)ctx;
-    queued += (unsigned)si->si_value.sival_int;
+    __atomic_fetch_add(&queued, (unsigned)si->si_value.sival_int, __ATOMIC_SEQ_CST); /* threads run this at the same time */
     spoil();
 }
 
