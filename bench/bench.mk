@@ -74,6 +74,8 @@ bench-nano: all $(B)/nano.elf
 .PHONY: bench-nano
 
 # The same question for 32-bit guests, where code runs directly (engines patch and trap --patch=lazy).
-bench-i386: all guest-i386
+out/.deps-bench32: scripts/deps.sh
+	@sh scripts/deps.sh bench32 && mkdir -p out && touch $@
+bench-i386: all guest-i386 | out/.deps-bench32
 	@sh bench/i386.sh $(BENCH_ARGS)
 .PHONY: bench-i386

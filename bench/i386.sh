@@ -1,6 +1,7 @@
 #!/bin/sh
 # Debian's unmodified i386 kernel and programs: seconds by the guest's clock under engines of Ringer and QEMU's TCG, side by side.
-# i386.sh [REPS [ENGINE...]]; ENGINE: interp, patch, ..., qemu. Repetitions are interleaved; the least of each is shown.
+# i386.sh [REPS [ENGINE...]]; ENGINE: interp, patch, ..., qemu. Repetitions are interleaved; the least of each is shown. int and float are C programs
+# (bench/work.c for i386, static), which must also give what they give here.
 set -eu
 reps=${1:-3}
 [ $# = 0 ] || shift
@@ -8,6 +9,10 @@ reps=${1:-3}
 kernel=out/kernel-686/vmlinuz root=out/root-686/initrd.cpio
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
+if ! gcc -m32 -O2 -static -o "$tmp/work" bench/work.c -lm 2>"$tmp/err"; then
+    echo "no 32-bit C programs here (sh scripts/deps.sh bench32): $(head -n 1 "$tmp/err")"
+    exit 2
+fi
 cat >"$tmp/bench.sh" <<'EOS'
 t() { read a b </proc/uptime; "$@" >/dev/null 2>&1; read c d </proc/uptime; echo "TIME $1 $(awk "BEGIN{print $c-$a}")"; }
 loop() { n=0; while [ $n -lt 100000 ]; do n=$((n+1)); done; }
@@ -16,11 +21,15 @@ head -c 4194304 /dev/urandom >/tmp/r
 sha256() { sha256sum /tmp/r /tmp/r /tmp/r /tmp/r; }
 gzip_() { gzip -c /tmp/r; seq 1 300000 | gzip -c; }
 spawn() { for i in $(seq 50); do /bin/busybox true; done; }
+int() { /work int 5000; }
+float() { /work float 5000; }
 syscall() { dd if=/dev/zero of=/dev/null bs=1 count=50000; }
-for w in loop sha256 gzip_ fp spawn syscall; do t $w; done
+for w in loop sha256 gzip_ fp int float spawn syscall; do t $w; done
+/work check | sed "s/^/CHECK /"
 poweroff -f
 EOS
-(cd "$tmp" && echo bench.sh | cpio -o -H newc --quiet) >"$tmp/extra.cpio"
+"$tmp/work" check >"$tmp/right"
+(cd "$tmp" && printf 'bench.sh\nwork\n' | cpio -o -H newc --quiet) >"$tmp/extra.cpio"
 cat "$root" "$tmp/extra.cpio" >"$tmp/initrd"
 append='console=ttyS0 quiet ringer.script="sh /bench.sh"'
 for rep in $(seq "$reps"); do
@@ -30,7 +39,9 @@ for rep in $(seq "$reps"); do
             timeout 600 qemu-system-i386 -accel tcg -cpu max -m 256M -nographic -no-reboot -kernel "$kernel" -initrd "$tmp/initrd" -append "$append"
         else
             timeout 600 ./ringer run --engine "$e" --memory 256M --kernel "$kernel" --initrd "$tmp/initrd" --append "$append"
-        fi </dev/null 2>/dev/null | tr -d '\r' | sed -n "s/.*TIME /$e /p" >>"$tmp/times"
+        fi </dev/null 2>/dev/null | tr -d '\r' >"$tmp/out"
+        sed -n "s/.*TIME /$e /p" "$tmp/out" >>"$tmp/times"
+        sed -n 's/^CHECK //p' "$tmp/out" | cmp -s - "$tmp/right" || echo "$e: the C programs gave something else"
         echo "$e all $(echo "$(date +%s.%N) - $start" | bc)" >>"$tmp/times"
     done
 done

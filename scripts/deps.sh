@@ -1,11 +1,12 @@
 #!/bin/sh
-# Install the Debian packages Ringer needs: deps.sh build | run | test | bench | browser.
+# Install the Debian packages Ringer needs: deps.sh build | run | test | bench | bench32 | browser.
 # As root or through sudo; otherwise prints the one command to run.
 set -eu
 build="gcc make libc6-dev libzydis-dev libjson-c-dev liblzma-dev zlib1g-dev libzstd-dev liblz4-dev"
 test="python3 procps e2fsprogs libcmocka-dev nasm clang cpio xz-utils zstd busybox-static libclang-rt-14-dev binutils qemu-system-x86"
 bench="bochs bochsbios vgabios nasm qemu-system-x86 busybox-static cpio hyperfine python3"
 run="busybox-static cpio xz-utils"
+bench32="$bench gcc-multilib libc6-dev-i386"
 browser="chromium python3"
 want=""
 for set in "${@:-build}"; do
@@ -14,6 +15,7 @@ for set in "${@:-build}"; do
     run) want="$want $build $run" ;;
     test) want="$want $build $run $test" ;;
     bench) want="$want $build $run $bench" ;;
+    bench32) want="$want $build $run $bench32" ;;
     browser) want="$want $browser" ;;
     *) echo "deps.sh: unknown set '$set'" >&2; exit 2 ;;
     esac
