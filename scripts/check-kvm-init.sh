@@ -15,17 +15,19 @@ full=$(sed -n 's/.* \(full\).*/\1/p' /proc/cmdline)
 passed=0 failed=0 skipped=0
 now() { cut -d' ' -f1 /proc/uptime | tr -d .; }
 
-# check NAME COMMAND...: output is shown if it fails. When this machine is so slow at the moment that the probe refuses it, once more.
+# check NAME COMMAND...: output is shown if it fails. When this machine is so slow at the moment that the probe refuses it, again a little
+# later.
 check()
 {
     name=$1
     shift
     case $name in "$what"*) ;; *) return ;; esac
     t=$(now)
-    for chance in 1 2 3; do
+    for chance in 1 2 3 4 5 6; do
         "$@" >/tmp/log 2>&1 </dev/null
         st=$?
         [ $st != 0 ] && grep -q '/dev/kvm \(only emulates\|hangs\)' /tmp/log || break
+        sleep 2
     done
     t=$((($(now) - t) / 10))
     t=$((t / 10)).$((t % 10))

@@ -4,8 +4,8 @@
 set -eu
 ringer=$1 engine=$2
 shift 2
-if ! "$ringer" engines | grep -q "^$engine  *usable"; then
-    echo "engine $engine does not work here: $("$ringer" engines | grep "^$engine ")"
+if here=$("$ringer" engines | grep "^$engine " || :) && ! echo "$here" | grep -q "^$engine  *usable"; then
+    echo "engine $engine does not work here: $here"
     exit 77
 fi
 tmp=$(mktemp -d)

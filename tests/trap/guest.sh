@@ -7,8 +7,8 @@ if [ "$engine" = lazy ]; then
     RINGER_ARGS="${RINGER_ARGS:-} --patch=lazy"
     export RINGER_ARGS
 fi
-if ! "$ringer" engines | grep -q "^$engine  *usable"; then
-    echo "engine $engine does not work here: $("$ringer" engines | grep "^$engine ")"
+if here=$("$ringer" engines | grep "^$engine " || :) && ! echo "$here" | grep -q "^$engine  *usable"; then
+    echo "engine $engine does not work here: $here"
     exit 77
 fi
 exec sh tests/guest/run.sh "$ringer" "$engine" "$image"

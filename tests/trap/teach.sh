@@ -8,8 +8,8 @@ shift 3
 engine=${2:-}
 if [ "$ringer" = qemu ]; then
     command -v qemu-system-x86_64 >/dev/null || { echo "qemu-system-x86_64 is missing (package qemu-system-x86)"; exit 77; }
-elif ! "$ringer" engines | grep -q "^$engine  *usable"; then
-    echo "engine $engine does not work here: $("$ringer" engines | grep "^$engine ")"
+elif here=$("$ringer" engines | grep "^$engine " || :) && ! echo "$here" | grep -q "^$engine  *usable"; then
+    echo "engine $engine does not work here: $here"
     exit 77
 fi
 case $image in
