@@ -25,9 +25,16 @@ $(B)/work: bench/work.c | out/.deps-bench
 	@mkdir -p $(B)
 	@gcc -O2 -Wall -Wextra -Werror -static -o $@ $< -lm
 
-$(B)/initrd.cpio: $(B)/work bench/agent.sh out/root/initrd.cpio
+# The compiler of a workload, for guest and bare host, and what it compiles
+$(B)/gcc/gcc.tar: scripts/fetch-gcc.sh
+	@sh scripts/fetch-gcc.sh $(B)/gcc
+$(B)/program.c: bench/gensource.py
+	@mkdir -p $(B)
+	@python3 bench/gensource.py 10500 >$@
+
+$(B)/initrd.cpio: $(B)/work $(B)/program.c bench/agent.sh out/root/initrd.cpio
 	@rm -rf $(B)/tree $(B)/host && mkdir -p $(B)/tree/bench $(B)/tree/bin $(B)/host
-	@cp bench/agent.sh $(B)/tree/bench/agent.sh && cp $(B)/work $(B)/tree/bin/work
+	@cp bench/agent.sh $(B)/program.c $(B)/tree/bench && cp $(B)/work $(B)/tree/bin/work
 	@cd $(B)/tree && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet >../extra.cpio
 	@cat out/root/initrd.cpio $(B)/extra.cpio >$@
 
@@ -40,9 +47,9 @@ $(B)/msi: bench/msi.c | out/.deps-bench
 $(B)/host/busybox: $(B)/initrd.cpio
 	@mkdir -p $(B)/host
 	@cd $(B)/host && cpio -i --quiet --to-stdout bin/busybox <../../root/initrd.cpio >busybox && chmod 755 busybox && cp -f ../work work
-	@cd $(B)/host && for a in sh dd cat gzip sha256sum; do ln -sf busybox $$a; done
+	@cd $(B)/host && for a in sh dd cat cp gzip ln mkdir sha256sum tar; do ln -sf busybox $$a; done
 
-bench-files: bench-loops-files $(B)/initrd.cpio $(B)/host/busybox $(B)/msi
+bench-files: bench-loops-files $(B)/initrd.cpio $(B)/host/busybox $(B)/msi $(B)/gcc/gcc.tar
 # BENCH_ARGS are options of bench.py; the other two have targets of their own.
 bench-work: all bench-files
 	@python3 bench/bench.py $(BENCH_ARGS)

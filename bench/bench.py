@@ -21,6 +21,8 @@ import monitors as m
 KERNEL = "out/kernel/vmlinuz"
 INITRD = "out/bench/initrd.cpio"
 HOST = "out/bench/host"
+ARCHIVE = "out/bench/gcc/gcc.tar"
+PROGRAM = "out/bench/program.c"
 MEMORY = 512 # MiB
 # Its fastest model for a boot (bench.py --qemu-models measures them)
 QEMU_CPU = "qemu64"
@@ -39,6 +41,7 @@ WORK = [
     ("fork+wait", "work fork {}", "process", 1, 5),
     ("fork+exec+wait", "work exec {}", "process", 1, 2),
     ("pipe ping-pong", "work pipe {}", "round trip", 1, 100),
+    ("gcc -O2, 10k lines", "compile {}", "compilation", 1, 1),
 ]
 # A calibrating run shorter than this says little
 SHORT = 0.05
@@ -52,7 +55,7 @@ class Target:
         self.log = b""
         self.pending = b""
         self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env,
-                                  preexec_fn=(lambda: os.sched_setaffinity(0, {pin})) if pin is not None else None)
+                                  preexec_fn=(lambda: os.sched_setaffinity(0, pin)) if pin is not None else None)
 
     def line(self, timeout):
         """The next line of output without its end, and when it came (wall s, CPU s)."""
@@ -104,13 +107,15 @@ class Target:
 
 
 def guest_command(monitor, args):
+    disk, cpus = getattr(args, "disk", None), str(getattr(args, "cpus", 1))
     if monitor.startswith("qemu"):
         accel = ["-accel", "kvm", "-cpu", "host"] if monitor == "qemu-kvm" else ["-accel", "tcg", "-cpu", args.qemu_cpu]
-        return ["qemu-system-x86_64"] + accel + ["-machine", "pc", "-m", str(MEMORY), "-nodefaults", "-display", "none", "-no-reboot",
+        return ["qemu-system-x86_64"] + accel + ["-machine", "pc", "-m", str(MEMORY), "-smp", cpus, "-nodefaults", "-display", "none", "-no-reboot",
                 "-chardev", "stdio,id=c,signal=off", "-serial", "chardev:c", "-device", "virtio-rng-pci",
-                "-kernel", KERNEL, "-initrd", INITRD, "-append", APPEND]
-    return [m.RINGER, "run", "--engine", monitor, "--memory", f"{MEMORY}M", "--no-reboot", "--kernel", KERNEL, "--initrd", INITRD,
-            "--append", APPEND]
+                "-kernel", KERNEL, "-initrd", INITRD, "-append", APPEND] + (
+                    ["-drive", f"file={disk},if=none,id=d,format=raw,readonly=on", "-device", "virtio-blk-pci,drive=d"] if disk else [])
+    return [m.RINGER, "run", "--engine", monitor, "--memory", f"{MEMORY}M", "--cpus", cpus, "--no-reboot", "--kernel", KERNEL, "--initrd", INITRD,
+            "--append", APPEND] + (["--disk", f"{disk},ro"] if disk else [])
 
 
 def boot(monitor, args, timeout=120):
@@ -125,11 +130,12 @@ def boot(monitor, args, timeout=120):
     return t, [init[0] - t.begun, ready[0] - t.begun, ready[1]]
 
 
-def bare_host(tmp):
-    """The same shell from the same files, on one CPU as the guests have one."""
+def bare_host(tmp, cpus=1):
+    """The same shell from the same files, on as many CPUs as the guests have."""
     bin_dir = os.path.abspath(HOST)
     env = {"PATH": bin_dir, "dir": tmp, "HOME": tmp}
-    t = Target("native", [f"{bin_dir}/sh", "-c", ". bench/agent.sh; . /proc/self/fd/0"], env, max(os.sched_getaffinity(0)))
+    t = Target("native", [f"{bin_dir}/sh", "-c", ". bench/agent.sh; . /proc/self/fd/0"], env,
+               set(sorted(os.sched_getaffinity(0))[-cpus:]))
     t.until("@READY", 10)
     return t
 
@@ -152,6 +158,13 @@ def memory_beyond(target):
                     else:
                         beside += kib
     return beside, ram
+
+
+def same(results):
+    """All must have come to the first one's result, the bare host's."""
+    for name, got in results:
+        if got != results[0][1] or not got:
+            m.fail(f"{name} does not compute what the bare host does: {got} instead of {results[0][1]}")
 
 
 def calibrate(target, command, count, seconds):
@@ -203,6 +216,8 @@ def main():
         else:
             print("skipped: qemu: not installed")
     work = [w for w in WORK if not args.only or any(o in w[0] for o in args.only.split(","))]
+    compiles = any(w[1].startswith("compile") for w in work)
+    args.disk = ARCHIVE if compiles else None
 
     boots = {w: [] for w in who}
     targets = {}
@@ -226,15 +241,15 @@ def main():
         print(flush=True)
 
         targets = everyone = {"native": bare_host(tmp), **targets}
-        expected = None
-        for name, t in everyone.items():
+        for t in everyone.values():
             t.run("prepare")
-            got = t.run("check")[2]
-            if expected is None:
-                expected = got
-            elif got != expected:
-                m.fail(f"{name} does not compute what the bare host does: {got} instead of {expected}")
+        same([(name, t.run("check")[2]) for name, t in everyone.items()])
+        for name, t in everyone.items():
+            if compiles:
+                t.run(f"tools {ARCHIVE} {PROGRAM}" if name == "native" else "tools /dev/vda /bench/program.c")
         counts = {name: {w[0]: calibrate(t, w[1], w[4], args.seconds) for w in work} for name, t in everyone.items()}
+        if compiles:
+            same([(name, t.run("compiled")[2]) for name, t in everyone.items()])
         samples = {name: {w[0]: [] for w in work} for name in everyone}
         for _ in range(args.reps):
             for title, command, unit, per, _first in work:
