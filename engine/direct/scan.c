@@ -25,9 +25,11 @@
 #include "engine/direct/direct.h"
 
 #define PAGE 4096u
-#define BEFORE 80u /* bytes before from which decoding is started, ... */
+#define BEFORE 256u /* bytes before from which decoding is started */
+#define NEAR 80u    /* those that have a say, ... */
+#define SETTLE 24u  /* ... but for the last: streams that begin wrong run into the right one after a few instructions */
 #define VOTES 6u
-#define SETTLE 24u /* ... but for the last: streams that begin wrong run into the right one after a few instructions */
+#define FAR_VOTES 24u
 
 /* Could an instruction that must not run directly begin with the 0F at p? What the end of the page cuts off is for scan_joint. */
 static bool suspect(const uint8_t *p, unsigned room, bool f3, bool cpuid_traps)
@@ -110,8 +112,8 @@ static bool contained(const uint8_t *page, unsigned size, unsigned first, unsign
  * cannot be told. */
 static unsigned begins(const uint8_t *page, unsigned size, unsigned first, unsigned at, const uint64_t *features)
 {
-    const unsigned lo = first > BEFORE ? first - BEFORE : 0;
-    unsigned votes = 0, yes = 0, best = first, best_n = 0, count[X86_MAX_INSN + 1] = {0};
+    const unsigned lo = first > BEFORE ? first - BEFORE : 0, near = first > NEAR ? first - NEAR : 0;
+    unsigned votes = 0, yes = 0, far = 0, far_yes = 0, best = first, best_n = 0, count[X86_MAX_INSN + 1] = {0};
     uint16_t end[BEFORE];
 
     for (unsigned i = first; i-- > lo;) {
@@ -134,7 +136,7 @@ static unsigned begins(const uint8_t *page, unsigned size, unsigned first, unsig
             end[i - lo] = end[next - lo];
     }
     /* Those that begin near have not had the time to run into the right stream. */
-    for (unsigned i = lo; i + SETTLE < first; i++) {
+    for (unsigned i = near; i + SETTLE < first; i++) {
         const uint16_t e = end[i - lo];
 
         votes += e != DEAD;
@@ -148,6 +150,13 @@ static unsigned begins(const uint8_t *page, unsigned size, unsigned first, unsig
     }
     if (votes < VOTES)
         return DEAD;
+    /* Code that repeats itself (compare with a constant, branch, and again) can keep a wrong stream going for long. All that begin before it know better. */
+    for (unsigned i = lo; i + NEAR + SETTLE < first; i++) {
+        far += end[i - lo] != DEAD;
+        far_yes += end[i - lo] < DOUBT;
+    }
+    if (far >= FAR_VOTES && !far_yes && yes * 4 < votes * 3)
+        return CROSSES;
     return yes * 4 < votes ? CROSSES : best_n == votes ? best : DOUBT;
 }
 

@@ -191,6 +191,25 @@ static void test_scan_constants(void **state)
         }
 }
 
+/* Comparisons with a constant and branches in turn: a stream that begins wrong stays wrong while they last. What the last branch's distance contains
+ * is no instruction, the same bytes behind it are. */
+static void test_scan_repeats(void **state)
+{
+    static const uint8_t turn[] = {0x66, 0x81, 0x3b, 0x99, 0x00, 0x0f, 0x84, 0x1b, 0x05, 0x00, 0x00};
+    uint8_t b[6 * sizeof(turn) + 3];
+
+    for (unsigned i = 0; i < 6; i++)
+        memcpy(b + i * sizeof(turn), turn, sizeof(turn));
+    for (unsigned from = 300; from < 3900; from += 517) {
+        memcpy(b + 6 * sizeof(turn) - 4, "\x4c\x0f\x00\x00\x48\x89\xdf", 7);
+        put(from, (const char *)b, sizeof(b));
+        assert_int_equal(scan_page(page, false, everything(), at), 0);
+        memcpy(b + 6 * sizeof(turn) - 4, "\x4c\x05\x00\x00\x0f\x00\x00", 7);
+        put(from, (const char *)b, sizeof(b));
+        assert_int_not_equal(scan_page(page, false, everything(), at), 0);
+    }
+}
+
 /* A function behind data, which all streams of instructions read wrong: what is no instruction must not be replaced. */
 static void test_scan_behind_data(void **state)
 {
@@ -396,7 +415,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_map),         cmocka_unit_test(test_scan_plain),  cmocka_unit_test(test_scan_finds), cmocka_unit_test(test_scan_constants),
-        cmocka_unit_test(test_scan_limits), cmocka_unit_test(test_scan_behind_data), cmocka_unit_test(test_scan_joints),
+        cmocka_unit_test(test_scan_limits), cmocka_unit_test(test_scan_behind_data), cmocka_unit_test(test_scan_repeats), cmocka_unit_test(test_scan_joints),
         cmocka_unit_test(test_policy),      cmocka_unit_test(test_policy_worlds), cmocka_unit_test(test_policy_forced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
