@@ -185,10 +185,9 @@ void tr_cache_fini(struct translate *x)
     free(x->hash);
 }
 
-void tr_flush(void *ctx)
+/* Of translations, when they have filled the cache. Pages stay marked as code, so what worlds execute is still told of stores. */
+static void empty(struct translate *x)
 {
-    struct translate *x = ctx;
-
     memset(x->hash, 0, sizeof(*x->hash) << TR_HASH_BITS);
     x->nhash = 0;
     memset(x->pages, 0, sizeof(x->pages));
@@ -197,8 +196,15 @@ void tr_flush(void *ctx)
     x->used = x->base;
     x->taken = 64;
     x->st.flushed++;
-    direct_flush(x->direct);
     tr_serialise();
+}
+
+void tr_flush(void *ctx)
+{
+    struct translate *x = ctx;
+
+    empty(x);
+    direct_flush(x->direct);
 }
 
 void *tr_take(struct translate *x, size_t size)
@@ -377,7 +383,7 @@ static struct tr_block *build(struct translate *x, struct source *s, uint64_t li
         n += k;
     }
     if (x->taken + worst > TR_ARENA_SIZE || x->used + TR_BLOCK_CODE > TR_CODE_SIZE || (x->nhash >= TR_HASH_MAX && !rehash(x)))
-        tr_flush(x);
+        empty(x);
     struct tr_block *b = tr_take(x, sizeof(*b));
 
     *b = (struct tr_block){.gpa = s->gpa, .gpa2 = s->gpa2, .key = x->key};
