@@ -94,6 +94,8 @@ static const char *what(const struct x86_site *s, char *buf, size_t cap)
 {
     if (s->op == X86_SITE_FILL)
         snprintf(buf, cap, "page not mapped yet");
+    else if (s->op == X86_SITE_AWAY)
+        snprintf(buf, cap, "not to run directly");
     else if (s->op >= X86_SITE_EXC && s->op < X86_SITE_EXC + 32)
         snprintf(buf, cap, "%s", vector_name(s->op - X86_SITE_EXC));
     else
@@ -172,7 +174,7 @@ void sites_print(struct vm *vm, const struct symbols *sym, unsigned top, FILE *f
         else if (how == SITES_UNKNOWN)
             fprintf(f, "symbols       taken where they were linked: no 64-bit Linux system call entry tells where the kernel is\n");
         else
-            fprintf(f, "symbols       moved by 0x%" PRIx64 "\n", slide);
+            fprintf(f, "symbols       moved by %s0x%" PRIx64 "\n", slide >> 63 ? "-" : "", slide >> 63 ? -slide : slide);
     }
     const char *label = vm->cpu[0]->cpu.sites->traps ? "trap site" : "sensitive";
     for (unsigned i = 0; i < n && i < top; i++) {

@@ -299,6 +299,7 @@ struct x86_cpu {
 #define X86_SITES 16384u
 #define X86_SITE_EXC 0x8000u  /* + vector: not an instruction but its exception */
 #define X86_SITE_FILL 0x8100u /* access to a page the host had not mapped yet */
+#define X86_SITE_AWAY 0x8101u /* code that must not run directly */
 struct x86_sites {
     bool traps;
     struct x86_site {

@@ -138,6 +138,7 @@ static int peek(const struct x86_cpu *c, uint64_t lin)
 static void sensitive(struct direct *d, struct dspace *s)
 {
     d->st.sensitive_runs++;
+    x86_count_trap(&d->v->cpu, 0, d->v->cpu.rip, X86_SITE_AWAY);
     d->hold = d->ticks + 1;
     if (++s->refused >= REFUSED_MAX)
         policy_demote(d, s);
