@@ -314,9 +314,11 @@ bool direct_run(struct direct *d, struct vcpu_exit *exit)
         interp_deliver(c);
         return true;
     }
-    if (e.sig != SIG_KICK)
-        policy_exit(d, s, t);
+    const uint64_t fills = d->st.fills;
+
     handle(d, s, &e);
+    if (e.sig != SIG_KICK)
+        policy_exit(d, s, t, d->st.fills != fills);
     return true;
 }
 

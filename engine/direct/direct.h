@@ -58,7 +58,8 @@ struct dspace {
     int score;      /* policy.c */
     unsigned demotions;
     uint64_t mean;  /* of the TSC cycles between entry and exit, lately */
-    unsigned brief; /* share of runs lately that were too short, of 65536 */
+    int64_t balance; /* TSC cycles: computed, less what runs cost */
+    unsigned first_fills; /* still free of charge */
     unsigned entries, refused;
     uint64_t seen;  /* TLB events */
     uint64_t used;  /* least recently used goes first */
@@ -96,7 +97,7 @@ struct direct {
     unsigned promoted;     /* spaces that are; never 0 with always */
     unsigned nworlds;
     uint64_t clock;
-    uint64_t sensitive;    /* instructions that were, up to the last tick */
+    uint64_t sensitive, insns; /* instructions that were, all, up to the last tick */
     uint64_t least;        /* cycles that entering and leaving takes by itself */
     uint64_t hold;         /* sampling ticks until which user code stays translated */
     uint64_t ticks;
@@ -226,8 +227,8 @@ bool scan_joint(const uint8_t *page, const uint8_t *next, bool cpuid_traps, cons
 /* --- policy.c ------------------------------------------------------------------------------------ */
 
 void policy_tick(struct direct *d);
-/* An entry into s ended after so many cycles. */
-void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles);
+/* An entry into s ended after so many cycles; filled: for a page that it can have, as it turned out. */
+void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles, bool filled);
 void policy_promote(struct direct *d, struct dspace *s);
 void policy_withdraw(struct direct *d, struct dspace *s); /* no longer directly, for now */
 void policy_demote(struct direct *d, struct dspace *s);   /* because it does not pay: it has to wait */

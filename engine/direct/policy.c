@@ -3,8 +3,12 @@
  * computes for long between its traps should run directly, one that lives from system calls should not.
  *
  * While guest code runs, a clock ticks every millisecond. A tick that finds user code running speaks for the address space, one that finds
- * its kernel, or that it enters its kernel often, speaks against it, twice as loud. In a world, runs that were hardly longer than entering and leaving speak against it; whoever
- * falls out that way has to wait longer each time. (Shares of runs, not their mean: on a busy host some take very long.)
+ * its kernel, or that it enters its kernel often, speaks against it, twice as loud. How often is counted in instructions, not in time, which on a busy host
+ * others take.
+ *
+ * In a world accounts are kept: what a run computed is gained, what entering and leaving takes is spent. Programs come in phases (one that has
+ * been computing takes fifty page faults in a row), so credit carries over, and so do, for their cost, pages mapped for the first time. Whoever has spent
+ * it falls out, and waits longer each time.
  */
 #include <string.h>
 #include <x86intrin.h>
@@ -13,11 +17,13 @@
 
 #define PROMOTE 2         /* ticks */
 #define SCORE_MAX 4
-#define BUSY_MAX 700u     /* sensitive instructions between ticks: a system call or page fault takes some ten, and is a run in a world */
+#define PER_SENSITIVE 1000u /* fewer instructions for each sensitive one are a kernel's work (system calls, faults and forks: 60 to 350; gzip: 4600) */
 #define MEAN_SHIFT 4      /* of moving averages: 16 runs */
-#define ENTRIES_MIN 24u   /* before averages say anything */
-#define PAYS_US 4         /* time in the world from which a run is worth while */
-#define BRIEF_MAX 39000u  /* 60 % of runs were not */
+#define PAYS_US 4         /* that a run must compute, besides as much as entering and leaving takes */
+#define RUN_US 100        /* no run counts as more: on a busy host some take very long, whatever they do */
+#define DEBT_US 500
+#define CREDIT_US 10000
+#define FIRST_FILLS 2048u /* exits for a page not mapped yet that are free of charge: as many as programs need that fit into a world */
 #define WAIT_MAX 6u       /* 2^6 ticks, by the fourth time */
 
 /* Where runs are short, both sides wait for each other awake, if there are processors for both. */
@@ -51,7 +57,9 @@ void policy_promote(struct direct *d, struct dspace *s)
 {
     char why[128];
 
-    if (!s->w) {
+    const bool fresh = !s->w;
+
+    if (fresh) {
         if (d->nworlds >= DIRECT_WORLDS) { /* take the one that has not run for longest */
             struct dspace *old = NULL;
 
@@ -81,9 +89,12 @@ void policy_promote(struct direct *d, struct dspace *s)
         s->banned = true;
         return;
     }
-    space_forget(d, s);
+    if (fresh) /* what it has besides is another one's; else space_sync will see to what has changed */
+        space_forget(d, s);
     s->promoted = true;
-    s->mean = s->brief = 0;
+    s->mean = 0;
+    s->balance = 0;
+    s->first_fills = FIRST_FILLS;
     patience(d, s);
     s->entries = s->refused = 0;
     s->fault = NO_PAGE;
@@ -113,14 +124,17 @@ void policy_tick(struct direct *d)
 
     const uint64_t busy = x86_sensitive_count(c) - d->sensitive;
 
+    const uint64_t insns = d->v->insns - d->insns;
+
     d->sensitive += busy;
+    d->insns += insns;
     d->ticks++;
     if (d->off || !x86_lma(c) || !(c->cr0 & X86_CR0_PG))
         return;
     struct dspace *s = space_of(d);
     if (s->banned || s->promoted || d->always)
         return;
-    if ((c->cpl == 3 || d->levels) && c->mode == X86_MODE_64 && busy < BUSY_MAX)
+    if ((c->cpl == 3 || d->levels) && c->mode == X86_MODE_64 && busy * PER_SENSITIVE <= insns)
         s->score++;
     else
         s->score -= s->score > 0 ? 2 : 0;
@@ -130,16 +144,25 @@ void policy_tick(struct direct *d)
         policy_promote(d, s);
 }
 
-void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles)
+void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles, bool filled)
 {
-    const bool brief = cycles < 2 * d->least + d->v->vm->tsc_khz / 1000 * PAYS_US;
+    const int64_t us = (int64_t)(d->v->vm->tsc_khz / 1000), computed = (int64_t)(cycles > d->least ? cycles - d->least : 0);
 
-    s->brief = s->brief - (s->brief >> MEAN_SHIFT) + (brief ? 65536u >> MEAN_SHIFT : 0);
+    if (!s->promoted)
+        return;
     s->mean += (cycles >> MEAN_SHIFT) - (s->mean >> MEAN_SHIFT);
-    if (++s->entries >= ENTRIES_MIN && s->brief > BRIEF_MAX)
-        policy_demote(d, s);
-    else if (s->entries % 16 == 0)
+    if (++s->entries % 16 == 0)
         patience(d, s);
-    if (s->entries > 1000)
+    if (filled && s->first_fills) {
+        s->first_fills--;
+        return;
+    }
+    s->balance += (computed < RUN_US * us ? computed : RUN_US * us) - (int64_t)d->least - PAYS_US * us;
+    if (s->balance < -DEBT_US * us) {
+        policy_demote(d, s);
+    } else if (s->balance > CREDIT_US * us) {
+        s->balance = CREDIT_US * us;
         s->demotions = s->refused = 0;
+        s->first_fills = FIRST_FILLS;
+    }
 }

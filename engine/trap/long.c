@@ -231,5 +231,5 @@ void trap_long_run(struct trap *t, struct vcpu_exit *exit)
     /* A program that begins, or goes on to other data, fills its mappings before it can show whether it computes: most such runs do not count. */
     const bool filled = handle(t, s, &e, (uint32_t)r.rflags, exit);
     if (e.sig != WORLD_SIG_KICK && s->promoted && !(filled && ++t->long_fills % FILLS_COUNT))
-        policy_exit(t->d, s, t->long_cycles);
+        policy_exit(t->d, s, t->long_cycles, false);
 }

@@ -319,7 +319,7 @@ static unsigned ticks_needed(struct direct *d)
 static void exits(struct direct *d, unsigned n, uint64_t cycles)
 {
     while (n-- && here(d)->promoted)
-        policy_exit(d, here(d), cycles);
+        policy_exit(d, here(d), cycles, false);
 }
 
 static void test_policy(void **state)
