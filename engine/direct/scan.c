@@ -113,7 +113,7 @@ static bool contained(const uint8_t *page, unsigned size, unsigned first, unsign
 static unsigned begins(const uint8_t *page, unsigned size, unsigned first, unsigned at, const uint64_t *features)
 {
     const unsigned lo = first > BEFORE ? first - BEFORE : 0, near = first > NEAR ? first - NEAR : 0;
-    unsigned votes = 0, yes = 0, far = 0, far_yes = 0, best = first, best_n = 0, count[X86_MAX_INSN + 1] = {0};
+    unsigned votes = 0, yes = 0, far = 0, far_yes = 0, far_best = 0, best = first, best_n = 0, count[X86_MAX_INSN + 1] = {0};
     uint16_t end[BEFORE];
 
     for (unsigned i = first; i-- > lo;) {
@@ -154,9 +154,12 @@ static unsigned begins(const uint8_t *page, unsigned size, unsigned first, unsig
     for (unsigned i = lo; i + NEAR + SETTLE < first; i++) {
         far += end[i - lo] != DEAD;
         far_yes += end[i - lo] < DOUBT;
+        far_best += end[i - lo] == best;
     }
     if (far >= FAR_VOTES && !far_yes && yes * 4 < votes * 3)
         return CROSSES;
+    if (far >= FAR_VOTES && far_best == far && best_n * 2 > votes)
+        return best;
     return yes * 4 < votes ? CROSSES : best_n == votes ? best : DOUBT;
 }
 

@@ -207,6 +207,13 @@ static void test_scan_repeats(void **state)
         memcpy(b + 6 * sizeof(turn) - 4, "\x4c\x05\x00\x00\x0f\x00\x00", 7);
         put(from, (const char *)b, sizeof(b));
         assert_int_not_equal(scan_page(page, false, everything(), at), 0);
+        memcpy(b + 6 * sizeof(turn) - 4, "\x4c\x05\x00\x00\x0f\xa2\xc3", 7);
+        put(from, (const char *)b, sizeof(b));
+        assert_int_not_equal(scan_page(page, false, everything(), at), 0);
+        /* Of a few, most streams that begin among them are right. */
+        const unsigned where = put(from, (const char *)b + 3 * sizeof(turn), sizeof(b) - 3 * sizeof(turn));
+        assert_int_equal(scan_page(page, false, everything(), at), 1);
+        assert_int_equal(at[0], where + 3 * sizeof(turn));
     }
 }
 
