@@ -258,7 +258,12 @@ enum sel_result sel_system(struct tr *t)
     case X86_OP_CMPXCHG8B: ok = cmpxchg_pair(t, false); break;
     case X86_OP_CMPXCHG16B: ok = cmpxchg_pair(t, true); break;
     case X86_OP_BT: case X86_OP_BTS: case X86_OP_BTR: case X86_OP_BTC: ok = bit_string(t); break;
-    case X86_OP_PAUSE: case X86_OP_LFENCE: case X86_OP_SFENCE: case X86_OP_MFENCE: ok = verbatim(t); break;
+    case X86_OP_LFENCE: case X86_OP_SFENCE: case X86_OP_MFENCE: ok = verbatim(t); break;
+    case X86_OP_PAUSE: /* without its other prefixes: with REX.B, AMD's processors read XCHG */
+        e1(&t->e, 0xf3);
+        e1(&t->e, 0x90);
+        ok = true;
+        break;
     default: break;
     }
     if (ok)
