@@ -31,16 +31,19 @@ compare teach32 plain
 compare teach32-adapted adapted --hypercalls
 [ $st = 0 ] || bad "the adapted kernel differs between engines (status $st)"
 compare teach64 plain64
+[ $st = 1 ] || grep -q '^trap: not run' "$out/plain64.txt" || bad "the plain 64-bit kernel was right under bare trap (status $st)"
 compare teach64-adapted adapted64 --hypercalls
 [ $st = 0 ] || bad "the adapted 64-bit kernel differs between engines (status $st)"
 
 : >"$out/separate.txt"
-for e in kvm translate interp patch trap; do
+for e in kvm translate interp patch trap trap/64; do
     [ -z "${LAB_QUICK:-}" ] || continue
     echo "lab: two machines, engine $e"
     printf '%s: ' "$e" >>"$out/separate.txt"
     st=0
-    sh tests/lab/separate.sh "$ringer" $e "$teach/teach32.elf" >"$out/one.txt" 2>&1 || st=$?
+    image=teach32
+    [ "$e" = "${e%/64}" ] || image=teach64
+    sh tests/lab/separate.sh "$ringer" "${e%/64}" "$teach/$image.elf" >"$out/one.txt" 2>&1 || st=$?
     case $st in
     0) echo "the victim's work was right (memory, sum, ticks); $(grep holds "$out/one.txt"); $(tail -n 1 "$out/one.txt")" ;;
     77) echo "not usable here" ;;
