@@ -33,5 +33,7 @@ check-sanitized: all $(UNIT_BIN) guests guest
 	    sh scripts/check.sh $(foreach c,$(SANITIZED),'$(c)')
 check-full: check-sanitizers
 .PHONY: check-sanitizers check-sanitized
-CHECKS_FULL += isa/test_sequences-more:RINGER_SEED=0x5851f42d4c957f2d@RINGER_ROUNDS=40000@$(O)/tests/isa/test_sequences
-CHECKS_FULL += unit/test_translate_spaces-more:RINGER_SEED=0xd1342543de82ef95@RINGER_ROUNDS=100000@$(O)/tests/unit/test_translate_spaces
+# Random programs, more of them and others
+MORE := isa/test_sequences:40000 unit/test_translate_spaces:100000 unit/test_translate_windows:50000 unit/test_translate_simd:30000 unit/test_translate_sys:30000 \
+        unit/test_translate_diff:12000 unit/test_interp_diff:12000
+CHECKS_FULL += $(foreach m,$(MORE),$(firstword $(subst :, ,$m))-more:RINGER_SEED=0x5851f42d4c957f2d@RINGER_ROUNDS=$(lastword $(subst :, ,$m))@$(O)/tests/$(firstword $(subst :, ,$m)))
