@@ -38,7 +38,10 @@ static __attribute__((noinline)) uintptr_t leave(struct vcpu *v, const struct tr
         c->fl_sys |= X86_FL_RF;
         break;
     }
-    if (UNLIKELY(c->pending_dbg) && x86_debug_after(c, false))
+    /* The TF that SYSRET loads decides at once (SDM Vol. 2B, SYSRET). */
+    const bool tf = s->op == X86_OP_SYSRET && r == X86_BRANCH && (c->fl_sys & X86_FL_TF);
+
+    if (UNLIKELY(tf || c->pending_dbg) && x86_debug_after(c, tf))
         interp_deliver(c);
     return next(v);
 }
