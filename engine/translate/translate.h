@@ -15,12 +15,12 @@
  *
  * Flags. The guest's arithmetic flags are in RFLAGS all the time, inside blocks, across them and at
  * every point where an instruction can fault: nothing the translator adds changes flags (LEA, MOV, BMI2
- * shifts, PDEP, JRCXZ). So a fault needs no reconstruction at all.
+ * shifts, PDEP, LOOP or JRCXZ). So a fault needs no reconstruction at all.
  *
  * RIP. cpu->rip holds the page of the running block; the offset in the page is a constant of the code.
- * Blocks know no linear address and stay valid in every address space.
+ * Blocks stay valid in every address space: they know no linear address but those of links between pages, which check theirs (far.c).
  *
- * Counting. A block passes conditional branches forward; instructions are counted at its exits, those that were run. Requests are
+ * Counting. A block passes conditional branches forward; instructions are counted at its exits, those that were run, if anybody asks. Requests are
  * looked at where a cycle can close: branches backward and indirect ones.
  *
  * Memory. A linear address is looked up in a table of its own (struct room.tlb, derived from the software
