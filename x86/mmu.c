@@ -84,6 +84,7 @@ void x86_tlb_flush_nonglobal(struct x86_cpu *c)
     m->flushes++;
     m->nonglobal_flushes++;
     m->version++;
+    m->parked_as = m->unparked = 0;
     forget_large(&m->large[0]);
     /* A context switch mostly finds few of them. */
     for (unsigned x = 0; x < X86_TLB_NCTX; x++)

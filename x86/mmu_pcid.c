@@ -118,13 +118,16 @@ void x86_tlb_switch_pcid(struct x86_cpu *c, unsigned from, unsigned to, bool kee
     if (from != to)
         park(m, from);
     x86_tlb_flush_nonglobal(c);
+    m->parked_as = from != to ? m->parkings : 0;
 
     struct x86_parked *p = parked(m, to);
 
     if (!p)
         return;
-    if (keep)
+    if (keep) {
+        m->unparked = p->age;
         unpark(m, p);
-    else
+    } else {
         x86_tlb_forget_pcid(c, to);
+    }
 }

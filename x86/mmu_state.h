@@ -100,6 +100,9 @@ struct x86_mmu {
     struct x86_tlb_events events;
     struct x86_parked parked[X86_PARKED_PCIDS];
     uint64_t parkings;
+    /* By the last flush that kept global pages: the age under which what it took was set aside, and that of what has come back; 0: nothing. For
+     * caches derived from this one that set theirs aside, too: an age names one set of translations, and never comes back when they were flushed. */
+    uint64_t parked_as, unparked;
     struct x86_tlb_entry tlb[X86_TLB_NCTX][X86_TLB_SIZE];
     struct x86_itlb_entry itlb[2][X86_ITLB_SIZE]; /* [user?] */
 };

@@ -34,7 +34,10 @@ void tr_serialise(void)
 
 static void drop_tlb(struct translate *x, unsigned ctx, unsigned slot)
 {
-    x->room->tlb[ctx][slot].nread = x->room->tlb[ctx][slot].nwrite = TR_NONE(slot) + x->one * 0x1000u;
+    struct tr_tlb *e = &x->room->tlb[ctx][slot];
+
+    e->nread = e->nwrite = TR_NONE(slot) + x->one * 0x1000u;
+    e->local = 0;
 }
 /* An entry of zeros would match address one, which has slot one. */
 static void drop_jump(struct translate *x, unsigned ctx, unsigned slot)
@@ -61,6 +64,7 @@ void tr_forget_jumps(struct translate *x)
     for (unsigned i = 0; i < X86_TLB_NCTX; i++)
         clear_jump(x, i);
     memset(x->jump_pages, 0, sizeof(x->jump_pages));
+    tr_park_forget(x);
 }
 
 void tr_log(struct tr_log *l, unsigned slot)
@@ -71,6 +75,10 @@ void tr_log(struct tr_log *l, unsigned slot)
 
 static unsigned page_hash(uint64_t lin) { return (unsigned)((lin >> 12) * 0x9e3779b97f4a7c15ull >> 50); }
 _Static_assert(TR_PAGE_SET == 1u << (64 - 50), "page_hash");
+void tr_jumps_to(struct translate *x, uint64_t lin, bool global)
+{
+    x->jump_pages[global][page_hash(lin) / 64] |= 1ull << (page_hash(lin) % 64);
+}
 static bool jumped_to(const struct translate *x, uint64_t lin)
 {
     const unsigned h = page_hash(lin);
@@ -91,21 +99,28 @@ static void drop_page(struct translate *x, uint64_t page)
 
 static void drop_nonglobal(struct translate *x)
 {
+    struct tr_parked *p = tr_park_begin(x);
+
     memset(x->jump_pages[0], 0, sizeof(x->jump_pages[0]));
     for (unsigned c = 0; c < X86_TLB_NCTX; c++) {
         struct tr_log *t = &x->tlb_log[c], *j = &x->jump_log[c];
 
         if (t->n == TR_LOG)
             clear_tlb(x, c);
-        for (unsigned i = 0; i < t->n; i++)
+        for (unsigned i = 0; i < t->n; i++) {
+            tr_park_tlb(p, c, t->slot[i], &x->room->tlb[c][t->slot[i]]);
             drop_tlb(x, c, t->slot[i]);
+        }
         t->n = 0;
         if (j->n == TR_LOG)
             clear_jump(x, c);
-        for (unsigned i = 0; i < j->n; i++)
+        for (unsigned i = 0; i < j->n; i++) {
+            tr_park_jump(p, c, j->slot[i], &x->room->jump[c][j->slot[i]]);
             drop_jump(x, c, j->slot[i]);
+        }
         j->n = 0;
     }
+    tr_unpark(x);
 }
 
 void tr_sync(struct translate *x)
@@ -122,6 +137,7 @@ void tr_sync(struct translate *x)
     } else {
         for (unsigned i = 0; i < X86_TLB_NCTX; i++)
             clear_tlb(x, i);
+        tr_park_forget(x);
         if (walks != x->walks) { /* else write translations alone were taken away */
             tr_forget_jumps(x);
             tr_far_check_all(x);
@@ -151,7 +167,7 @@ int tr_cache_init(struct translate *x, int one)
 
     x->arena = aligned_alloc(64, TR_ARENA_SIZE);
     x->hash = calloc(1u << TR_HASH_BITS, sizeof(*x->hash));
-    if (!x->arena || !x->hash || host_exec_alloc(TR_CODE_SIZE, &rw, &rx))
+    if (!x->arena || !x->hash || tr_park_init(x) || host_exec_alloc(TR_CODE_SIZE, &rw, &rx))
         return -1;
     x->rw = rw;
     x->rx = rx;
@@ -183,6 +199,7 @@ void tr_cache_fini(struct translate *x)
     host_exec_free(x->rw, x->rx, TR_CODE_SIZE);
     free(x->arena);
     free(x->hash);
+    free(x->parked);
 }
 
 /* Of translations, when they have filled the cache. Pages stay marked as code, so what worlds execute is still told of stores. */
@@ -474,7 +491,7 @@ const uint8_t *tr_lookup(struct translate *x, struct tr_found *at)
 
     if (!keep)
         tr_log(&x->jump_log[ctx], slot);
-    x->jump_pages[keep][page_hash(lin) / 64] |= 1ull << (page_hash(lin) % 64);
-    x->room->jump[ctx][slot] = (struct tr_jump){.nlin = x->one - lin, .page = lin & MASK_PAGE, .code = code};
+    tr_jumps_to(x, lin, keep);
+    x->room->jump[ctx][slot] = (struct tr_jump){.nlin = x->one - lin, .page = lin & MASK_PAGE, .code = code, .local = !keep && !crosses};
     return code;
 }

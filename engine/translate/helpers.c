@@ -124,9 +124,11 @@ static bool fill(struct translate *x, uint64_t lin, bool write)
 
     if ((write ? e->tag_w : e->tag_r) != tag)
         return false;
-    if (!(m->global[ctx][slot / 64] >> (slot % 64) & 1))
+    const bool local = !(m->global[ctx][slot / 64] >> (slot % 64) & 1);
+
+    if (local)
         tr_log(&x->tlb_log[ctx], slot);
-    x->room->tlb[ctx][slot] = (struct tr_tlb){.nread = e->tag_r == tag ? one - page : none, .nwrite = e->tag_w == tag ? one - page : none, .addend = e->addend};
+    x->room->tlb[ctx][slot] = (struct tr_tlb){.nread = e->tag_r == tag ? one - page : none, .nwrite = e->tag_w == tag ? one - page : none, .addend = e->addend, .local = local};
     return true;
 }
 

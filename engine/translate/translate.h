@@ -49,14 +49,15 @@
  * matches if the sum of it and the address of the access's last byte, shifted by the page size, is that. TR_NONE(slot), with the same added, never
  * matches: it stands for a page that neither has the slot nor follows one that has. */
 struct tr_tlb {
-    uint64_t nread, nwrite, addend, pad;
+    uint64_t nread, nwrite, addend;
+    uint64_t local; /* not 0: of a page that is not global */
 };
 #define TR_NONE(slot) ((slot) == 0 || (slot) == TR_TLB_SIZE - 1 ? 0 - (uint64_t)(TR_TLB_SIZE / 2) * 0x1000 : 0)
 /* nlin: minus the linear address, plus what checks want. */
 struct tr_jump {
     uint64_t nlin, page;
     const uint8_t *code;
-    uint64_t pad;
+    uint64_t local; /* not 0: wholly in a page that is not global */
 };
 
 /* What translated code addresses by host RSP; directly below struct vcpu. */
@@ -216,6 +217,7 @@ struct translate {
         unsigned n; /* TR_LOG: too many to list */
         uint16_t slot[TR_LOG];
     } tlb_log[X86_TLB_NCTX], jump_log[X86_TLB_NCTX];
+    struct tr_parked *parked; /* TR_PARKED of them (park.c) */
     uint64_t jump_pages[2][TR_PAGE_SET / 64]; /* hashed sets of pages that were entered in the jump tables; [1]: global */
 
     uint8_t *rw, *rx;
@@ -256,6 +258,16 @@ void tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
 /* The target in S0, the site's offset in tmp[2]: go there by the jump table. */
 void tr_make_table_stubs(struct translate *x, struct emit *e);
 
+/* --- park.c: what a MOV to CR3 takes from the tables, until the address space comes back --- */
+int tr_park_init(struct translate *x);
+/* Where to set aside what is taken now; NULL: nowhere. */
+struct tr_parked *tr_park_begin(struct translate *x);
+void tr_park_tlb(struct tr_parked *p, unsigned ctx, unsigned slot, const struct tr_tlb *e);
+void tr_park_jump(struct tr_parked *p, unsigned ctx, unsigned slot, const struct tr_jump *e);
+/* Put back what belongs to the address space that has come back, if anything. */
+void tr_unpark(struct translate *x);
+void tr_park_forget(struct translate *x);
+
 /* --- far.c: links between pages --- */
 /* The exit of s, at the page's linear address from, was taken and leads to code at lin; cpu is there. Link it if that will hold. */
 void tr_far_link(struct translate *x, struct tr_site *s, uint64_t from, uint64_t lin, const uint8_t *code, uint64_t gpa);
@@ -276,6 +288,8 @@ void tr_cache_fini(struct translate *x);
 void tr_flush(void *x);
 void tr_inval(void *x, uint64_t gpa, uint32_t len);
 void tr_log(struct tr_log *l, unsigned slot);
+/* The jump tables of a context have an entry of a page. */
+void tr_jumps_to(struct translate *x, uint64_t lin, bool global);
 /* Empty the jump tables. */
 void tr_forget_jumps(struct translate *x);
 /* Bring the room's tables up to date with mmu.version. */
