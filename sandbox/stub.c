@@ -215,6 +215,13 @@ static void confine(void)
         die(3);
 }
 
+/* An address as found at run time. Nobody relocates the stub, so it must not be part of a constant structure, which clang makes of those below. */
+static void *here(void *sym)
+{
+    __asm__("" : "+r"(sym));
+    return sym;
+}
+
 void stub_main(void)
 {
     long r = sys6(SYS_mmap, 0, sizeof(struct world_ctl), PROT_READ | PROT_WRITE, MAP_SHARED, WORLD_FD_CTL, 0);
@@ -230,12 +237,12 @@ void stub_main(void)
         die(2);
     sys(SYS_prctl, PR_SET_DUMPABLE, 0, 0, 0);
 
-    stack_t ss = {.ss_sp = alt_stack, .ss_size = ALT_STACK};
+    stack_t ss = {.ss_sp = here(alt_stack), .ss_size = ALT_STACK};
     sys(SYS_sigaltstack, &ss, 0, 0, 0);
     static const uint8_t sigs[] = {SIGSEGV, SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSYS, SIGUSR1};
     uint64_t blocked = ~0ull;
     for (unsigned i = 0; i < sizeof(sigs); i++) {
-        struct ksigaction sa = {on_signal, SA_SIGINFO | SA_ONSTACK | 0x04000000 /* SA_RESTORER */, restorer, ~0ull};
+        struct ksigaction sa = {here(on_signal), SA_SIGINFO | SA_ONSTACK | 0x04000000 /* SA_RESTORER */, here(restorer), ~0ull};
         sys(SYS_rt_sigaction, sigs[i], &sa, 0, 8);
         blocked &= ~(1ull << (sigs[i] - 1));
     }
