@@ -53,14 +53,18 @@ bench-files: bench-loops-files $(B)/initrd.cpio $(B)/host/busybox $(B)/msi $(B)/
 # BENCH_ARGS are options of bench.py; the other two have targets of their own.
 bench-work: all bench-files
 	@python3 bench/bench.py $(BENCH_ARGS)
+bench-smp: all bench-files
+	@python3 bench/smp.py $(BENCH_ARGS)
 bench: all bench-files $(B)/nano.elf
 	@python3 bench/bench.py $(BENCH_ARGS)
+	@echo
+	@python3 bench/smp.py
 	@echo
 	@python3 bench/nano.py
 	@echo
 	@python3 bench/loops.py
 
-.PHONY: bench bench-work bench-files
+.PHONY: bench bench-work bench-smp bench-files
 
 # The nanobenchmarks: a guest on the library of the self-checking ones.
 $(B)/nano.elf: bench/nano.c $(wildcard tests/guest/lib/*) | out/.deps-bench
