@@ -241,11 +241,12 @@ static void pit_period(unsigned count)
     outb(0x40, (uint8_t)(count >> 8));
 }
 
+/* All that reads of register C showed: one interrupt that was on its way when C was last read finds nothing there. */
 static volatile uint8_t rtc_c;
 static void on_rtc(struct frame *f)
 {
     outb(0x70, 0x0c);
-    rtc_c = inb(0x71);
+    rtc_c |= inb(0x71);
     on_irq(f);
 }
 
