@@ -96,10 +96,15 @@ int interrupt_leave(int open)
 {
     if (!open)
         return 0;
-    if (take_events())
-        return 1;
-    interrupts_open();
-    return 0;
+    /* Not HC_DELIVER for what comes meanwhile: where each exit takes longer than a tick, interrupts would nest until the stack ends. */
+    for (;;) {
+        if (take_events())
+            return 1;
+        __atomic_store_n(&events.enabled, 1, __ATOMIC_SEQ_CST);
+        if (!__atomic_load_n(&events.pending, __ATOMIC_SEQ_CST))
+            return 0;
+        interrupts_close();
+    }
 }
 
 /* --- the rest -------------------------------------------------------------------------- */
