@@ -29,6 +29,7 @@ struct kvm_vcpu {
     _Atomic int thread; /* for kicks; 0: not running */
     struct kvm_run *run;
     uint64_t apic_base; /* VM_INTC_OURS: as KVM last told */
+    int refused;        /* acknowledged vector that KVM did not take yet, or -1 */
     /* An access of the guest that KVM left to us, as the core sees it: pieces of 1, 2, 4 or 8 bytes. */
     struct {
         uint64_t addr;

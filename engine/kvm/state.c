@@ -265,6 +265,7 @@ int kvm_state_reset(struct kvm_vcpu *kv)
     /* Pages that KVM writes for the guest: clocks (both pairs' second), asynchronous faults, steal time, EOI. */
     static const uint32_t paravirtual[] = {0x12, 0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04};
     struct vcpu *v = kv->v;
+    kv->refused = -1;
     for (unsigned i = 0; i < sizeof(paravirtual) / sizeof(paravirtual[0]); i++)
         if (known_msr(vm_of(kv), paravirtual[i]))
             set_msr(kv, paravirtual[i], 0);

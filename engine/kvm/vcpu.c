@@ -96,25 +96,33 @@ void kvm_vcpu_settle(struct kvm_vcpu *kv, bool perform)
 
 /* --- interrupts of ours ------------------------------------------------------------------ */
 
-/* VM_INTC_OURS: local APIC; VM_INTC_SPLIT: 8259A. Give KVM what it can take now, else ask to be told when it can. */
+/*
+ * VM_INTC_OURS: local APIC; VM_INTC_SPLIT: 8259A. Give KVM what it can take now, else ask to be told when it can. With its own
+ * local APIC KVM may say that it is ready while it still holds one: a KVM_RUN that a kick ended at once has not delivered it.
+ * It refuses the next (EEXIST), which has been acknowledged and must not be lost: it goes first the next time.
+ */
 static void inject(struct kvm_vcpu *kv)
 {
     struct vcpu *v = kv->v;
     struct vm *vm = v->vm;
     struct kvm_run *run = kv->run;
     run->request_interrupt_window = 0;
-    if (!vm->intc.pending(v))
+    if (kv->refused < 0 && !vm->intc.pending(v))
         return;
     if (run->ready_for_interrupt_injection) {
-        int vec = vm->intc.ack(v);
+        int vec = kv->refused >= 0 ? kv->refused : vm->intc.ack(v);
         if (vec < 0)
             return;
         struct kvm_interrupt irq = {.irq = (uint32_t)vec};
-        kvm_sys_ioctl(kv->fd, KVM_INTERRUPT, &irq);
         run->ready_for_interrupt_injection = 0;
-        kv->injected++;
-        v->interrupts[vec & 255]++;
-        if (!vm->intc.pending(v))
+        kv->refused = -1;
+        if (kvm_sys_ioctl(kv->fd, KVM_INTERRUPT, &irq) < 0) {
+            kv->refused = vec;
+        } else {
+            kv->injected++;
+            v->interrupts[vec & 255]++;
+        }
+        if (kv->refused < 0 && !vm->intc.pending(v))
             return;
     }
     run->request_interrupt_window = 1;

@@ -252,7 +252,7 @@ static int vm_init(struct vm *vm)
     k->ncpu = vm->ncpu;
     k->kvm = k->fd = -1;
     for (unsigned i = 0; i < k->ncpu; i++)
-        k->cpu[i].fd = -1;
+        k->cpu[i].fd = k->cpu[i].refused = -1;
     k->route_lock = host_mutex_new();
     if (k->route_lock && create(k, vm->engine_cfg.kvm_device ? vm->engine_cfg.kvm_device : "/dev/kvm") == 0)
         return 0;
