@@ -357,7 +357,7 @@ static void tick(void *ctx, uintptr_t at)
 void direct_judge(struct direct *d)
 {
     if (atomic_exchange(&d->ticked, false))
-        policy_tick(d);
+        policy_tick(d, host_thread_cpu_ns());
     /* Armed again only by guest code that runs: a halted processor has no clock to wake it. */
     if (d->alarm)
         host_alarm_set(d->alarm, TICK_NS);

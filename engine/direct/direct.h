@@ -97,7 +97,7 @@ struct direct {
     unsigned promoted;     /* spaces that are; never 0 with always */
     unsigned nworlds;
     uint64_t clock;
-    uint64_t sensitive, insns; /* instructions that were, all, up to the last tick */
+    uint64_t sensitive, cpu_ns; /* instructions that were, CPU time, up to the last tick */
     uint64_t least;        /* cycles that entering and leaving takes by itself */
     uint64_t hold;         /* sampling ticks until which user code stays translated */
     uint64_t ticks;
@@ -226,7 +226,8 @@ bool scan_joint(const uint8_t *page, const uint8_t *next, bool cpuid_traps, cons
 
 /* --- policy.c ------------------------------------------------------------------------------------ */
 
-void policy_tick(struct direct *d);
+/* cpu_ns: CPU time of the thread up to now. */
+void policy_tick(struct direct *d, uint64_t cpu_ns);
 /* An entry into s ended after so many cycles; filled: for a page that it can have, as it turned out. */
 void policy_exit(struct direct *d, struct dspace *s, uint64_t cycles, bool filled);
 void policy_promote(struct direct *d, struct dspace *s);

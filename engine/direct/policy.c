@@ -3,8 +3,8 @@
  * computes for long between its traps should run directly, one that lives from system calls should not.
  *
  * While guest code runs, a clock ticks every millisecond. A tick that finds user code running speaks for the address space, one that finds
- * its kernel, or that it enters its kernel often, speaks against it, twice as loud. How often is counted in instructions, not in time, which on a busy host
- * others take.
+ * its kernel, or that it enters its kernel often, speaks against it, twice as loud. How often is measured
+ * by the CPU time of the processor's thread, not by the clock's, which on a busy host others take (instructions are not always counted).
  *
  * In a world accounts are kept: what a run computed is gained, what entering and leaving takes is spent. Programs come in phases (one that has
  * been computing takes fifty page faults in a row), so credit carries over, and so do, for their cost, pages mapped for the first time. Whoever has spent
@@ -17,7 +17,7 @@
 
 #define PROMOTE 2         /* ticks */
 #define SCORE_MAX 4
-#define PER_SENSITIVE 1000u /* fewer instructions for each sensitive one are a kernel's work (system calls, faults and forks: 60 to 350; gzip: 4600) */
+#define SENSITIVE_NS 1400u /* less CPU time for each sensitive instruction is a kernel's work (system calls, faults and forks: 100 to 500; gzip: 5000) */
 #define MEAN_SHIFT 4      /* of moving averages: 16 runs */
 #define PAYS_US 4         /* that a run must compute, besides as much as entering and leaving takes */
 #define RUN_US 100        /* no run counts as more: on a busy host some take very long, whatever they do */
@@ -118,23 +118,23 @@ void policy_demote(struct direct *d, struct dspace *s)
     d->st.demoted++;
 }
 
-void policy_tick(struct direct *d)
+void policy_tick(struct direct *d, uint64_t cpu_ns)
 {
     const struct x86_cpu *c = &d->v->cpu;
 
     const uint64_t busy = x86_sensitive_count(c) - d->sensitive;
 
-    const uint64_t insns = d->v->insns - d->insns;
+    const uint64_t ns = cpu_ns - d->cpu_ns;
 
     d->sensitive += busy;
-    d->insns += insns;
+    d->cpu_ns = cpu_ns;
     d->ticks++;
     if (d->off || !x86_lma(c) || !(c->cr0 & X86_CR0_PG))
         return;
     struct dspace *s = space_of(d);
     if (s->banned || s->promoted || d->always)
         return;
-    if ((c->cpl == 3 || d->levels) && c->mode == X86_MODE_64 && busy * PER_SENSITIVE <= insns)
+    if ((c->cpl == 3 || d->levels) && c->mode == X86_MODE_64 && busy * SENSITIVE_NS <= ns)
         s->score++;
     else
         s->score -= s->score > 0 ? 2 : 0;

@@ -38,6 +38,11 @@ uint64_t host_cpu_ns(void)
     return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
 }
 
+uint64_t host_thread_cpu_ns(void)
+{
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
 /* The processes this one has made; like the process itself, there is one such table. */
 static _Atomic int children[256];
 

@@ -59,6 +59,7 @@ unsigned host_cpus(void);
 uint64_t host_now(void);       /* monotonic ns */
 uint64_t host_wall(void);      /* ns since 1970-01-01 UTC */
 uint64_t host_cpu_ns(void);    /* CPU time of the process */
+uint64_t host_thread_cpu_ns(void); /* of the calling thread */
 /* The same with its children, those that have ended included. While one ends it may be missing for a moment. */
 uint64_t host_cpu_tree_ns(void);
 /* A process was made, or has ended and been waited for: how a confined process knows its children for host_cpu_tree_ns. Any thread. */

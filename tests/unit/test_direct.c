@@ -310,7 +310,7 @@ static void ticks(struct direct *d, unsigned n, unsigned cpl)
 {
     d->v->cpu.cpl = (uint8_t)cpl;
     while (n--)
-        policy_tick(d);
+        policy_tick(d, d->cpu_ns + 1000000);
 }
 /* Of user code, until it is promoted. */
 static unsigned ticks_needed(struct direct *d)
@@ -365,6 +365,18 @@ static void test_policy(void **state)
         last = n;
     }
     assert_true(last > 30 && last < 1000);
+    /* One that enters its kernel all the time stays out, one that does now and then does not; whether instructions are counted or not. */
+    d->v->cpu.cr3 = 0x180000;
+    for (unsigned i = 0; i < 100; i++) {
+        d->v->cpu.pg_count[1] += 2000;
+        ticks(d, 1, 3);
+    }
+    assert_false(here(d)->promoted);
+    for (unsigned i = 0; i < 8; i++) {
+        d->v->cpu.pg_count[1] += 200;
+        ticks(d, 1, 3);
+    }
+    assert_true(here(d)->promoted);
     /* One that is banned stays out. */
     d->v->cpu.cr3 = 0x200000;
     here(d)->banned = true;
