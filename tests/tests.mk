@@ -35,5 +35,5 @@ check-full: check-sanitizers
 .PHONY: check-sanitizers check-sanitized
 # Random programs, more of them and others
 MORE := isa/test_sequences:40000 unit/test_translate_spaces:100000 unit/test_translate_windows:50000 unit/test_translate_simd:30000 unit/test_translate_sys:30000 \
-        unit/test_translate_diff:12000 unit/test_interp_diff:12000
+        unit/test_translate_str:60000 unit/test_translate_call:100000 unit/test_translate_diff:12000 unit/test_interp_diff:12000
 CHECKS_FULL += $(foreach m,$(MORE),$(firstword $(subst :, ,$m))-more:RINGER_SEED=0x5851f42d4c957f2d@RINGER_ROUNDS=$(lastword $(subst :, ,$m))@$(O)/tests/$(firstword $(subst :, ,$m)))

@@ -8,16 +8,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../random.h"
 #include "check.h"
-
-static uint64_t rng = 88172645463325252ull;
-static uint64_t rnd(void)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng * 0x2545f4914f6cdd1dull;
-}
 
 #define MAX 220
 static struct bpf_insn prog[MAX];

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "tests/random.h"
 #include "x86/decode.h"
 
 #define NSAMPLE 12
@@ -25,16 +26,6 @@ struct samples {
     enum x86_mode_bits mode;
     struct bucket *b; /* [row * 2 + memory form] */
 };
-
-static uint64_t rng_state;
-static uint64_t rnd(void)
-{
-    rng_state ^= rng_state << 13;
-    rng_state ^= rng_state >> 7;
-    rng_state ^= rng_state << 17;
-    return rng_state * 0x2545f4914f6cdd1dull;
-}
-static unsigned below(unsigned n) { return (unsigned)((rnd() >> 32) % n); }
 
 static bool has_mem(const struct x86_insn *in)
 {

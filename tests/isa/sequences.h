@@ -282,7 +282,7 @@ static void put_over(struct seq *s, const struct seq_source *q, unsigned cc, uns
     bool near = below(3) == 0;
 
     for (;; near = true) {
-        const uint64_t rng = rng_state;
+        const uint64_t state = rng;
         unsigned from;
 
         insn_begins(s);
@@ -303,7 +303,7 @@ static void put_over(struct seq *s, const struct seq_source *q, unsigned cc, uns
             return;
         }
         *s = keep; /* too far */
-        rng_state = rng;
+        rng = state;
     }
 }
 

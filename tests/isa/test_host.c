@@ -652,7 +652,7 @@ static void run_mode(bool code32)
     assert_true(x86_isa_count <= 4096);
     native_take_signals(false); /* from cmocka */
     memset(&t, 0, sizeof(t));
-    rng_state = cfg.seed;
+    rng = cfg.seed;
     t.code32 = code32;
     t.m = im_new(1);
     t.c = &t.m->v->cpu;
@@ -722,7 +722,7 @@ int main(int argc, char **argv)
     /* The guard's handlers first: ours pass on what they do not want. */
     host_guarded(nothing, NULL, NULL);
     native_init();
-    rng_state = cfg.seed;
+    rng = cfg.seed;
     for (unsigned i = 0; i < 4096; i++)
         ((uint8_t *)DATA_RO)[i] = (uint8_t)rnd();
     mprotect((void *)DATA_RO, 4096, PROT_READ);

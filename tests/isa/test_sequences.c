@@ -175,7 +175,7 @@ static unsigned run_all(void)
 
 static void make(uint64_t seed)
 {
-    rng_state = seed | 1;
+    rng = seed | 1;
     for (unsigned i = 0; i < 8; i++)
         (void)rnd();
     seq_make(&t.seq, &t.source);
@@ -291,20 +291,19 @@ static void nothing(void *arg) { (void)arg; }
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(sequences)};
-    const char *s = getenv("RINGER_SEED"), *n = getenv("RINGER_ROUNDS");
+    const char *s = getenv("RINGER_SEED");
     int r;
 
     if (s)
         first_seed = strtoull(s, NULL, 0);
-    if (n)
-        rounds = (unsigned)strtoul(n, NULL, 0);
+    rounds = random_rounds(rounds);
     setvbuf(stdout, NULL, _IOLBF, 0);
     look_at_host();
     host_guarded(nothing, NULL, NULL); /* the guard's handlers first: ours pass on what they do not want */
     native_init();
     native_map(SEQ_CODE + 0x1000, SEQ_CODE_SIZE - 0x1000, PROT_READ | PROT_WRITE | PROT_EXEC);
     native_map(SEQ_STACK, SEQ_STACK_SIZE, PROT_READ | PROT_WRITE);
-    rng_state = 88172645463325252ull;
+    rng = 88172645463325252ull;
     for (unsigned i = 0; i < 4096; i++)
         ((uint8_t *)DATA_RO)[i] = (uint8_t)rnd();
     mprotect((void *)DATA_RO, 4096, PROT_READ);

@@ -5,21 +5,13 @@
  */
 #include <stdio.h>
 
+#define RANDOM_SEED 0x9e3779b97f4a7c15ull
+#include "tests/random.h"
 #include "tests/unit/interp_fixture.h"
 #include "x86/decode.h"
 
 #define PROGRAM_MAX 4096
 #define DATA_SIZE 0x3000u
-
-static uint64_t rng = 0x9e3779b97f4a7c15ull;
-
-static uint64_t rnd(void)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng * 0x2545f4914f6cdd1dull;
-}
 
 static uint64_t interesting(void)
 {
@@ -351,7 +343,6 @@ int main(void)
     for (const struct x86_exec_entry *e = x86_exec_fpu; e->fn; e++)
         known[e->op] = true;
     have_avx2 = __builtin_cpu_supports("avx2");
-    if (getenv("RINGER_SEED"))
-        rng = strtoull(getenv("RINGER_SEED"), NULL, 0) | 1;
+    random_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -5,19 +5,12 @@
 #include <stdio.h>
 
 #define IM_ENGINE engine_translate
+#define RANDOM_SEED 0x452821e638d01377ull
+#include "tests/random.h"
 #include "tests/unit/translate_fixture.h"
 #include "x86/mmu.h"
 
 #define KERNEL (IM_CODE + 0x1000u)
-
-static uint64_t rng = 0x452821e638d01377ull;
-static uint64_t rnd(void)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng * 0x2545f4914f6cdd1dull;
-}
 
 struct result {
     uint64_t gpr[16], rip, flags, cpl, insns, ctx, pg[8];
@@ -92,7 +85,7 @@ static void run(struct im *m, bool single, unsigned kind, uint64_t seed, struct 
 static void trips(void **state)
 {
     static struct result a, b;
-    const unsigned rounds = 4000;
+    const unsigned rounds = random_rounds(4000);
     struct im *m = im_new(1);
     unsigned whole = 0;
 
@@ -128,5 +121,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(trips)};
 
+    random_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

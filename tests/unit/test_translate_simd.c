@@ -5,20 +5,13 @@
 #include <stdio.h>
 
 #define IM_ENGINE engine_translate
+#define RANDOM_SEED 0x243f6a8885a308d3ull
+#include "tests/random.h"
 #include "tests/unit/translate_fixture.h"
 #include "x86/decode.h"
 #include "x86/fpu.h"
 
 #define DATA_SIZE 0x2000u
-
-static uint64_t rng = 0x243f6a8885a308d3ull;
-static uint64_t rnd(void)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng * 0x2545f4914f6cdd1dull;
-}
 
 static bool simd[X86_NOP_COUNT];
 
@@ -141,8 +134,7 @@ static void run(struct im *m, bool single, uint32_t mxcsr, const uint8_t *code, 
 static void compare(uint32_t mxcsr)
 {
     static struct result a, b;
-    const char *s = getenv("RINGER_ROUNDS");
-    const unsigned rounds = s ? (unsigned)strtoul(s, NULL, 0) : 1500;
+    const unsigned rounds = random_rounds(1500);
     struct im *m = im_new(1);
     unsigned whole = 0;
 
@@ -198,7 +190,6 @@ int main(void)
 
     for (const struct x86_exec_entry *e = x86_exec_fpu; e->fn; e++)
         simd[e->op] = e->fn == x86_exec_simd;
-    if (getenv("RINGER_SEED"))
-        rng = strtoull(getenv("RINGER_SEED"), NULL, 0) | 1;
+    random_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

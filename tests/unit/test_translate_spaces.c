@@ -6,6 +6,8 @@
 #include <stdio.h>
 
 #define IM_ENGINE engine_translate
+#define RANDOM_SEED 0x2545f4914f6cdd1dull
+#include "tests/random.h"
 #include "tests/unit/interp_fixture.h"
 
 #define SPACES 3u
@@ -16,16 +18,6 @@
 #define PAGES 9u
 #define TABLES(s) (0x20000u + (s) * 0x4000u) /* PML4, PDPT, PD, PT */
 #define PROGRAM_MAX 0x8000u
-
-static uint64_t rng = 0x2545f4914f6cdd1dull;
-static uint64_t rnd(void)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng * 0x2545f4914f6cdd1dull;
-}
-static unsigned below(unsigned n) { return (unsigned)((rnd() >> 32) % n); }
 
 /* --- programs: what is mapped where is known all the time -------------------------------------- */
 
@@ -239,8 +231,7 @@ static void spaces(void **state)
 {
     static struct result a, b;
     static struct program p;
-    const char *s = getenv("RINGER_ROUNDS");
-    const unsigned rounds = s ? (unsigned)strtoul(s, NULL, 0) : 400;
+    const unsigned rounds = random_rounds(400);
     struct im *m = im_new_as(1, USER_CODE_TRANSLATED);
     unsigned whole = 0;
 
@@ -278,7 +269,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(spaces)};
 
-    if (getenv("RINGER_SEED"))
-        rng = strtoull(getenv("RINGER_SEED"), NULL, 0);
+    random_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,19 +6,12 @@
 #include <stdio.h>
 
 #define IM_ENGINE engine_translate
+#define RANDOM_SEED 0x2ffd72dbd01adfb7ull
+#include "tests/random.h"
 #include "tests/unit/translate_fixture.h"
 
 #define PAGES 16u
 #define PT 0x8000u
-
-static uint64_t rng = 0x2ffd72dbd01adfb7ull;
-static uint64_t rnd(void)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng * 0x2545f4914f6cdd1dull;
-}
 
 static unsigned set(uint8_t *p, unsigned reg, uint64_t v)
 {
@@ -148,8 +141,7 @@ static void run(struct im *m, bool single, const uint8_t *code, unsigned n, uint
 static void strings(void **state)
 {
     static struct result a, b;
-    const char *s = getenv("RINGER_ROUNDS");
-    const unsigned rounds = s ? (unsigned)strtoul(s, NULL, 0) : 3000;
+    const unsigned rounds = random_rounds(3000);
     struct im *m = im_new(1);
     unsigned whole = 0;
 
@@ -194,5 +186,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(strings)};
 
+    random_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,16 +6,9 @@
 
 #define IM_ENGINE engine_translate
 #include "engine/translate/translate.h"
+#define RANDOM_SEED 0x2545f4914f6cdd1dull
+#include "tests/random.h"
 #include "tests/unit/translate_fixture.h"
-
-static uint64_t rng = 0x2545f4914f6cdd1dull;
-static uint64_t rnd(void)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng * 0x9e3779b97f4a7c15ull;
-}
 
 static unsigned put(uint8_t *p, const char *bytes, unsigned n)
 {
@@ -164,7 +157,7 @@ static void programs(void **state)
     static struct result a, b;
     struct im *m = im_new(1);
     unsigned ends = 0;
-    const unsigned rounds = 3000;
+    const unsigned rounds = random_rounds(3000);
 
     (void)state;
     for (unsigned r = 0; r < rounds; r++) {
@@ -205,5 +198,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(programs)};
 
+    random_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,19 +6,12 @@
 #include <stdio.h>
 
 #define IM_ENGINE engine_translate
+#define RANDOM_SEED 0x13198a2e03707344ull
+#include "tests/random.h"
 #include "tests/unit/translate_fixture.h"
 
 #define PAGES 16u
 #define PT 0x8000u
-
-static uint64_t rng = 0x13198a2e03707344ull;
-static uint64_t rnd(void)
-{
-    rng ^= rng << 13;
-    rng ^= rng >> 7;
-    rng ^= rng << 17;
-    return rng * 0x2545f4914f6cdd1dull;
-}
 
 /* The counter of the loop is R15; pointers are all these but RSP, which is one too. */
 static const uint8_t pointers[] = {X86_RBX, X86_RSI, X86_RBP, X86_R9, X86_R12, X86_RCX, X86_RSP};
@@ -151,8 +144,7 @@ static void run(struct im *m, bool single, const uint8_t *code, unsigned n, uint
 static void windows(void **state)
 {
     static struct result a, b;
-    const char *s = getenv("RINGER_ROUNDS");
-    const unsigned rounds = s ? (unsigned)strtoul(s, NULL, 0) : 1500;
+    const unsigned rounds = random_rounds(1500);
     struct im *m = im_new(1);
     unsigned whole = 0;
 
@@ -206,7 +198,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(windows)};
 
-    if (getenv("RINGER_SEED"))
-        rng = strtoull(getenv("RINGER_SEED"), NULL, 0) | 1;
+    random_begin();
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
