@@ -38,6 +38,16 @@ struct json_object *json_at(struct json_object *o, const char *key)
     return json_object_object_get_ex(o, key, &v) ? v : NULL;
 }
 
+void json_add_u64(struct json_object *o, const char *key, uint64_t v)
+{
+    json_object_object_add(o, key, json_object_new_uint64(v));
+}
+
+void json_add_text(struct json_object *o, const char *key, const char *v)
+{
+    json_object_object_add(o, key, json_object_new_string(v));
+}
+
 static uint64_t accesses(const struct gpa_map *m)
 {
     uint64_t n = 0;
@@ -171,32 +181,22 @@ static void stop(struct report *r)
     r->thread = NULL;
 }
 
-static void add_u64(struct json_object *o, const char *k, uint64_t v)
-{
-    json_object_object_add(o, k, json_object_new_uint64(v));
-}
-
-static void add_text(struct json_object *o, const char *k, const char *v)
-{
-    json_object_object_add(o, k, json_object_new_string(v));
-}
-
 static struct json_object *machine(const struct report *r)
 {
     const struct run_options *o = r->o;
     struct json_object *m = json_object_new_object(), *list = json_object_new_array();
-    add_text(m, "kernel", o->kernel);
+    json_add_text(m, "kernel", o->kernel);
     for (unsigned i = 0; i < o->ninitrd; i++)
         json_object_array_add(list, json_object_new_string(o->initrd[i]));
     json_object_object_add(m, "initrd", list);
-    add_text(m, "append", o->append);
-    add_u64(m, "memory_bytes", o->memory);
+    json_add_text(m, "append", o->append);
+    json_add_u64(m, "memory_bytes", o->memory);
     list = json_object_new_array();
     for (unsigned i = 0; i < o->ndisk; i++)
         json_object_array_add(list, json_object_new_string(o->disk[i].path));
     json_object_object_add(m, "disks", list);
-    add_text(m, "engine_chosen", o->engine);
-    add_text(m, "engine_summary", r->vm->engine->summary);
+    json_add_text(m, "engine_chosen", o->engine);
+    json_add_text(m, "engine_summary", r->vm->engine->summary);
     return m;
 }
 
@@ -254,13 +254,13 @@ int report_finish(struct report *r, const char *end, int status)
     take(r);
     struct json_object *d = stats_json(vm), *x = json_object_new_object();
     const struct report_sample *last = &r->s[r->n - 1];
-    add_text(d, "end", end);
+    json_add_text(d, "end", end);
     json_object_object_add(d, "exit_status", json_object_new_int(status));
     json_object_object_add(d, "machine", machine(r));
     json_object_object_add(d, "counts_instructions", json_object_new_boolean(!!(vm->engine->caps & ENGINE_CAP_COUNT)));
     json_object_object_add(d, "time", times(vm, last->t));
     for (unsigned k = 0; k < r->ncause; k++)
-        add_u64(x, r->cause[k], last->cause[k]);
+        json_add_u64(x, r->cause[k], last->cause[k]);
     json_object_object_add(d, "exits", x);
     json_object_object_add(d, "sites", sites_json(vm, r->sym, TOP_SITES, d));
     json_object_object_add(d, "samples", samples(r));

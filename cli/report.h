@@ -50,6 +50,8 @@ struct json_object *stats_json(struct vm *vm); /* takes the device lock; the cal
 const char *vector_name(unsigned vector); /* of an exception, "#PF" or the number */
 uint64_t json_u64(struct json_object *o, const char *key); /* 0 if it is not there */
 struct json_object *json_at(struct json_object *o, const char *key); /* or NULL */
+void json_add_u64(struct json_object *o, const char *key, uint64_t v);
+void json_add_text(struct json_object *o, const char *key, const char *v); /* copied */
 
 /* Engine counter of the time in direct execution, for engines that leave the monitor's process. */
 #define REPORT_DIRECT_NS "nanoseconds of direct execution"

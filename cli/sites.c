@@ -118,16 +118,6 @@ static void name(const struct symbols *sym, enum sites_slide how, uint64_t slide
         symbols_name(sym, rip - slide, buf, cap);
 }
 
-static void add_u64(struct json_object *o, const char *k, uint64_t v)
-{
-    json_object_object_add(o, k, json_object_new_uint64(v));
-}
-
-static void add_text(struct json_object *o, const char *k, const char *v)
-{
-    json_object_object_add(o, k, json_object_new_string(v));
-}
-
 struct json_object *sites_json(struct vm *vm, const struct symbols *sym, unsigned top, struct json_object *data)
 {
     struct json_object *list = json_object_new_array();
@@ -137,24 +127,24 @@ struct json_object *sites_json(struct vm *vm, const struct symbols *sym, unsigne
     struct x86_site *s = gather(vm, &n, &dropped);
     if (sym) {
         how = sites_slide(vm, sym, &slide);
-        add_u64(data, "symbols", symbols_count(sym));
-        add_text(data, "symbols_match", how == SITES_FOUND ? "yes" : how == SITES_FOREIGN ? "no" : "unknown");
-        add_u64(data, "kernel_slide", slide);
+        json_add_u64(data, "symbols", symbols_count(sym));
+        json_add_text(data, "symbols_match", how == SITES_FOUND ? "yes" : how == SITES_FOREIGN ? "no" : "unknown");
+        json_add_u64(data, "kernel_slide", slide);
     }
-    add_u64(data, "sites_seen", n);
-    add_u64(data, "sites_dropped", dropped);
+    json_add_u64(data, "sites_seen", n);
+    json_add_u64(data, "sites_dropped", dropped);
     for (unsigned i = 0; i < n && i < top; i++) {
         struct json_object *e = json_object_new_object();
         char text[240];
         snprintf(text, sizeof(text), "0x%" PRIx64, s[i].rip);
-        add_text(e, "address", text);
+        json_add_text(e, "address", text);
         name(sym, how, slide, s[i].rip, text, sizeof(text));
         if (*text)
-            add_text(e, "symbol", text);
-        add_text(e, "instruction", what(&s[i], text, sizeof(text)));
-        add_text(e, "class", class(&s[i], text));
-        add_u64(e, "cpl", s[i].cpl);
-        add_u64(e, "count", s[i].count);
+            json_add_text(e, "symbol", text);
+        json_add_text(e, "instruction", what(&s[i], text, sizeof(text)));
+        json_add_text(e, "class", class(&s[i], text));
+        json_add_u64(e, "cpl", s[i].cpl);
+        json_add_u64(e, "count", s[i].count);
         json_object_array_add(list, e);
     }
     free(s);

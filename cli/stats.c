@@ -216,11 +216,6 @@ static void print_text(struct vm *vm, FILE *f, const struct totals *t, const str
         sites_print(vm, sym, TOP_TRAPS, f);
 }
 
-static void add_u64(struct json_object *o, const char *k, uint64_t v)
-{
-    json_object_object_add(o, k, json_object_new_uint64(v));
-}
-
 static struct json_object *json_io(const struct gpa_map *m, uint64_t unmapped_r, uint64_t unmapped_w)
 {
     struct dev_count d[MAX_ROWS];
@@ -229,8 +224,8 @@ static struct json_object *json_io(const struct gpa_map *m, uint64_t unmapped_r,
     d[n++] = (struct dev_count){"unmapped", unmapped_r, unmapped_w};
     for (unsigned i = 0; i < n; i++) {
         struct json_object *e = json_object_new_object();
-        add_u64(e, "reads", d[i].read);
-        add_u64(e, "writes", d[i].written);
+        json_add_u64(e, "reads", d[i].read);
+        json_add_u64(e, "writes", d[i].written);
         json_object_object_add(o, d[i].name, e);
     }
     return o;
@@ -240,45 +235,45 @@ static struct json_object *make_json(struct vm *vm, const struct totals *t, doub
 {
     struct json_object *o = json_object_new_object(), *i = json_object_new_object(), *e = json_object_new_object();
     json_object_object_add(o, "engine", json_object_new_string(vm->engine->name));
-    add_u64(o, "cpus", vm->ncpu);
+    json_add_u64(o, "cpus", vm->ncpu);
     json_object_object_add(o, "wall_seconds", json_object_new_double(wall));
     json_object_object_add(o, "host_cpu_seconds", json_object_new_double(cpu));
     json_object_object_add(o, "halted_seconds", json_object_new_double((double)t->halted_ns / 1e9));
     json_object_object_add(o, "parked_seconds", json_object_new_double((double)t->parked_ns / 1e9));
-    add_u64(i, "total", t->insns);
-    add_u64(i, "innocuous", innocuous(t));
-    add_u64(i, "privileged", class_count(t, X86_PG_PRIVILEGED));
-    add_u64(i, "control_sensitive", class_count(t, X86_PG_CONTROL));
-    add_u64(i, "behaviour_sensitive", class_count(t, X86_PG_BEHAVIOUR));
-    add_u64(i, "sensitive_unprivileged", unprivileged_sensitive(t));
+    json_add_u64(i, "total", t->insns);
+    json_add_u64(i, "innocuous", innocuous(t));
+    json_add_u64(i, "privileged", class_count(t, X86_PG_PRIVILEGED));
+    json_add_u64(i, "control_sensitive", class_count(t, X86_PG_CONTROL));
+    json_add_u64(i, "behaviour_sensitive", class_count(t, X86_PG_BEHAVIOUR));
+    json_add_u64(i, "sensitive_unprivileged", unprivileged_sensitive(t));
     json_object_object_add(o, "instructions", i);
     for (int k = 0; k < 32; k++)
         if (t->exceptions[k])
-            add_u64(e, vector_names[k], t->exceptions[k]);
+            json_add_u64(e, vector_names[k], t->exceptions[k]);
     json_object_object_add(o, "exceptions", e);
-    add_u64(o, "interrupts", t->interrupts);
-    add_u64(o, "page_walks", t->walks);
+    json_add_u64(o, "interrupts", t->interrupts);
+    json_add_u64(o, "page_walks", t->walks);
     struct engine_stat row[MAX_ROWS];
     unsigned rows = engine_rows(vm, row);
     struct json_object *g = json_object_new_object();
     for (unsigned k = 0; k < rows; k++)
-        add_u64(g, row[k].name, row[k].value);
+        json_add_u64(g, row[k].name, row[k].value);
     json_object_object_add(o, "engine_counters", g);
-    add_u64(o, "tlb_flushes", t->flushes);
+    json_add_u64(o, "tlb_flushes", t->flushes);
     struct tiers tier;
     if (tiers(vm, t, wall, &tier)) {
         struct json_object *w = json_object_new_object();
         json_object_object_add(w, "direct_seconds", json_object_new_double(tier.direct));
         for (unsigned k = 0; k < ENGINE_TIERS; k++)
             json_object_object_add(w, tier_names[k].json, json_object_new_double(tier.part[k]));
-        add_u64(w, "samples", tier.samples);
+        json_add_u64(w, "samples", tier.samples);
         json_object_object_add(o, "guest_time", w);
     }
     struct report_causes c;
     struct json_object *x = json_object_new_object();
     report_count(vm, &c);
     for (unsigned k = 0; k < c.count; k++)
-        add_u64(x, c.name[k], c.n[k]);
+        json_add_u64(x, c.name[k], c.n[k]);
     json_object_object_add(o, "exits", x);
     json_object_object_add(o, "ports", json_io(vm->pio, rd(&vm->unmapped[2]), rd(&vm->unmapped[3])));
     json_object_object_add(o, "mmio", json_io(vm->mem, rd(&vm->unmapped[0]), rd(&vm->unmapped[1])));

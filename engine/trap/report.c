@@ -140,6 +140,42 @@ static void compare(const struct saved *right, const struct saved *bare, char *t
             }
 }
 
+/*
+ * The interpreter's result of in, which comes next: into right; then all is as before again. It and the processor's are compared below the stack
+ * pointer and where in stores.
+ */
+static void run_right(struct trap *t, const struct x86_insn *in, struct saved *before, struct saved *right, struct saved *bare, struct vcpu_exit *exit)
+{
+    const struct x86_cpu *c = &t->v->cpu;
+    const bool wide = c->mode == X86_MODE_64; /* most segments have no base; SGDT and SIDT store 10 bytes */
+    const uint64_t mask = wide ? UINT64_MAX : UINT32_MAX;
+
+    memset(before, 0, sizeof(*before));
+    before->mem[0] = (struct watch){.lin = ((wide ? 0 : c->seg[X86_SS].base) + c->gpr[X86_RSP] - WATCH) & mask, .n = WATCH};
+    for (unsigned i = 0; i < in->nopnd; i++)
+        if (in->opnd[i].kind == X86_OPND_MEM && (in->opnd[i].access & X86_ACC_W))
+            before->mem[1] = (struct watch){.lin = ((wide && in->mem.seg < X86_FS ? 0 : c->seg[in->mem.seg].base) + x86_ea(c, in)) & mask, .n = wide ? 10 : 8};
+    memcpy(right->mem, before->mem, sizeof(right->mem));
+    memcpy(bare->mem, before->mem, sizeof(bare->mem));
+    save(t, before);
+    trap_step_one(t, exit);
+    save(t, right);
+    restore(t, before);
+}
+
+/* The processor has executed it: was that right? */
+static void judge(const struct trap *t, struct sensitive *k, uint64_t rip, const struct saved *right, struct saved *bare)
+{
+    char text[sizeof(k->first)];
+
+    save(t, bare);
+    compare(right, bare, text, sizeof(text));
+    if (*text && !k->wrong++) {
+        k->first_rip = rip;
+        memcpy(k->first, text, sizeof(text));
+    }
+}
+
 void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_exit *exit)
 {
     struct x86_cpu *c = &t->v->cpu;
@@ -162,18 +198,7 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
         trap_step_one(t, exit);
         return;
     }
-    memset(&before, 0, sizeof(before));
-    before.mem[0] = (struct watch){.lin = (uint32_t)(c->seg[X86_SS].base + c->gpr[X86_RSP] - WATCH), .n = WATCH};
-    for (unsigned i = 0; i < in.nopnd; i++)
-        if (in.opnd[i].kind == X86_OPND_MEM && (in.opnd[i].access & X86_ACC_W))
-            before.mem[1] = (struct watch){.lin = (uint32_t)(c->seg[in.mem.seg].base + x86_ea(c, &in)), .n = 8};
-    right.mem[0] = bare.mem[0] = before.mem[0];
-    right.mem[1] = bare.mem[1] = before.mem[1];
-
-    save(t, &before);
-    trap_step_one(t, exit);
-    save(t, &right);
-    restore(t, &before);
+    run_right(t, &in, &before, &right, &bare, exit);
 
     const struct world_ctl *k = world_ctl(trap_space(t)->w);
     const uint8_t behind = fence ? g->bytes[next] : 0;
@@ -205,13 +230,7 @@ void trap_report_one(struct trap *t, struct ppage *g, unsigned off, struct vcpu_
     }
     if (!fence)
         c->fl_sys &= ~(uint32_t)X86_FL_TF;
-    save(t, &bare);
-    char text[sizeof(s->first)];
-    compare(&right, &bare, text, sizeof(text));
-    if (*text && !s->wrong++) {
-        s->first_rip = before.rip;
-        memcpy(s->first, text, sizeof(text));
-    }
+    judge(t, s, before.rip, &right, &bare);
 }
 
 void trap_report_long(struct trap *t, struct dspace *s, struct vcpu_exit *exit)
@@ -251,17 +270,7 @@ void trap_report_long(struct trap *t, struct dspace *s, struct vcpu_exit *exit)
         trap_deliver(t);
         return;
     }
-    memset(&before, 0, sizeof(before));
-    before.mem[0] = (struct watch){.lin = c->gpr[X86_RSP] - WATCH, .n = WATCH};
-    for (unsigned i = 0; i < in.nopnd; i++)
-        if (in.opnd[i].kind == X86_OPND_MEM && (in.opnd[i].access & X86_ACC_W))
-            before.mem[1] = (struct watch){.lin = (in.mem.seg >= X86_FS ? c->seg[in.mem.seg].base : 0) + x86_ea(c, &in), .n = 10};
-    right.mem[0] = bare.mem[0] = before.mem[0];
-    right.mem[1] = bare.mem[1] = before.mem[1];
-    save(t, &before);
-    trap_step_one(t, exit);
-    save(t, &right);
-    restore(t, &before);
+    run_right(t, &in, &before, &right, &bare, exit);
 
     memcpy(t->d->copies, code, 4096);
     if (fence)
@@ -297,13 +306,7 @@ void trap_report_long(struct trap *t, struct dspace *s, struct vcpu_exit *exit)
     for (unsigned i = 0; i < X86_NSEG; i++)
         if (i != X86_CS && i != X86_SS && x86_sel_null(sel[i]) && x86_sel_null(right.seg[i].sel) && !x86_sel_null(before.seg[i].sel))
             c->seg[i].sel = sel[i];
-    save(t, &bare);
-    char text[sizeof(k->first)];
-    compare(&right, &bare, text, sizeof(text));
-    if (*text && !k->wrong++) {
-        k->first_rip = before.rip;
-        memcpy(k->first, text, sizeof(text));
-    }
+    judge(t, k, before.rip, &right, &bare);
 }
 
 void trap_report_print(struct vm *vm, const struct trap_vm *tv)
