@@ -128,7 +128,7 @@ reboot)
     truncate -s 1M "$tmp/disk"
     printf 'if [ "$(head -c 4 /dev/vda)" = done ]; then echo second boot; poweroff -f; fi\nprintf done >/dev/vda; sync; reboot -f\n' >"$tmp/script"
     st=0
-    (cat "$tmp/script"; sleep 3; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 3; head -n 1 "$tmp/script"; done) | timeout -k 5 150 "$ringer" run \
+    (cat "$tmp/script"; sleep 3; for i in 1 2 3 4 5 6 7 8 9 10; do sleep 3; head -n 1 "$tmp/script" 2>/dev/null || exit; done) | timeout -k 5 150 "$ringer" run \
         --engine "$engine" --kernel "$kernel" --initrd "$initrd" --append "console=ttyS0 quiet ringer.script" --disk "$tmp/disk" >"$tmp/out" 2>"$tmp/err" || st=$?
     tr -d '\r' <"$tmp/out" >"$tmp/clean"
     status 0; want '^second boot$' ;;
