@@ -5,9 +5,11 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "ringer/host.h"
 
 int main(int argc, char **argv)
 {
+    host_memory_init();
     signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error of write, not our death */
     if (argc < 2)
         return cli_error("no command given; see ringer --help");

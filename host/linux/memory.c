@@ -1,6 +1,7 @@
 /* Memory: guest RAM as a memfd (so that other processes and KVM can map it), executable memory as two views of one memfd. */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -19,6 +20,9 @@ void AnnotateBenignRaceSized(const char *file, int line, const volatile void *me
 #else
 #define AnnotateBenignRaceSized(...) ((void)0)
 #endif
+
+/* By default the first large block that is freed, here the guest's kernel once it is loaded, teaches the allocator to keep blocks of that size. */
+void host_memory_init(void) { mallopt(M_MMAP_THRESHOLD, 128 << 10); }
 
 void *host_ram_alloc(size_t size, int *fd)
 {

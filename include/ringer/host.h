@@ -13,6 +13,8 @@
 #include <stdint.h>
 
 /* --- memory ----------------------------------------------------------- */
+/* Once, before there are threads: what malloc gives from 128 KiB on goes back to the host when it is freed. */
+void host_memory_init(void);
 /* Zeroed, page-aligned memory shared through a file handle (*fd, may be NULL: private). Not charged until touched. */
 void *host_ram_alloc(size_t size, int *fd);
 void host_ram_free(void *p, size_t size, int fd);
