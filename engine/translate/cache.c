@@ -224,12 +224,12 @@ void tr_flush(void *ctx)
     direct_flush(x->direct);
 }
 
-void *tr_take(struct translate *x, size_t size)
+void *tr_take(struct translate *x, size_t size, size_t align)
 {
-    void *p = x->arena + x->taken;
+    const size_t at = (x->taken + align - 1) & ~(align - 1);
 
-    x->taken += (size + 7) & ~(size_t)7;
-    return p;
+    x->taken = at + size;
+    return x->arena + at;
 }
 
 static struct tr_page *find_page(struct translate *x, uint64_t page)
@@ -247,7 +247,7 @@ static struct tr_page *get_page(struct translate *x, uint64_t page)
 
     if (p)
         return p;
-    p = tr_take(x, sizeof(*p));
+    p = tr_take(x, sizeof(*p), 8);
     *p = (struct tr_page){.gpa = page, .next = *head};
     *head = p;
     return p;
@@ -257,7 +257,7 @@ static struct tr_page *get_page(struct translate *x, uint64_t page)
 
 static struct tr_block *block_of_slot(const struct translate *x, const struct tr_slot *h)
 {
-    return (void *)(x->arena + (size_t)(h->block & ~TR_SLOT_CROSSES) * 8);
+    return tr_block_at(x, (h->block & ~TR_SLOT_CROSSES) * 8);
 }
 
 static struct tr_slot *after(const struct translate *x, struct tr_slot *h) { return x->hash + ((h - x->hash + 1) & ((1 << TR_HASH_BITS) - 1)); }
@@ -268,7 +268,7 @@ static struct tr_slot *slot_for(const struct translate *x, const struct tr_block
     const uint64_t tag = TR_SLOT_TAG(b->gpa, b->key);
     struct tr_slot *h = &x->hash[block_slot(b->gpa, b->key)];
 
-    while (h->tag && (h->tag != tag || block_of_slot(x, h)->gpa2 != b->gpa2))
+    while (h->tag && (h->tag != tag || tr_gpa2(block_of_slot(x, h)) != tr_gpa2(b)))
         h = after(x, h);
     return h;
 }
@@ -277,8 +277,8 @@ static void put(struct translate *x, struct tr_slot *h, const struct tr_block *b
 {
     x->nhash += !h->tag;
     h->tag = TR_SLOT_TAG(b->gpa, b->key);
-    h->block = (uint32_t)(((const uint8_t *)b - x->arena) / 8) | (b->gpa2 != NO_PAGE ? TR_SLOT_CROSSES : 0);
-    h->code = (uint32_t)(b->code - x->rw);
+    h->block = tr_arena_off(x, b) / 8 | (b->crosses ? TR_SLOT_CROSSES : 0);
+    h->code = b->code;
 }
 
 /* Forget dead blocks. False: there are too many live ones. */
@@ -311,9 +311,11 @@ static void forward(const uint8_t *to, uint8_t *code)
 
 static void drop(struct translate *x, struct tr_block *b)
 {
+    uint8_t *const code = x->rw + b->code;
+
     b->dead = true;
     slot_for(x, b)->code = 0;
-    forward(b->leave, b->code);
+    forward(code + b->leave, code);
     x->st.killed++;
 }
 
@@ -323,7 +325,7 @@ static bool touches(const struct tr_block *b, uint64_t page, uint64_t lo, uint64
 
     if (first == page && b->gpa < hi && end > lo)
         return true;
-    return b->gpa2 == page && lo < page + (end - first - 0x1000);
+    return tr_gpa2(b) == page && lo < page + (end - first - 0x1000);
 }
 
 void tr_inval(void *ctx, uint64_t gpa, uint32_t len)
@@ -336,8 +338,9 @@ void tr_inval(void *ctx, uint64_t gpa, uint32_t len)
     direct_inval(x->direct, gpa, len);
     if (!p)
         return;
-    for (struct tr_block **l = &p->blocks, *b; (b = *l);) {
-        struct tr_block **next = &b->pnext[(b->gpa & MASK_PAGE) != page];
+    for (uint32_t *l = &p->blocks; *l;) {
+        struct tr_block *b = tr_block_at(x, *l);
+        uint32_t *next = (b->gpa & MASK_PAGE) != page ? &b->pnext2 : &b->pnext;
 
         if (!b->dead && touches(b, page, lo, hi)) {
             drop(x, b);
@@ -362,15 +365,15 @@ static void enter(struct translate *x, struct tr_block *b)
     struct tr_page *p;
 
     if (h->tag)
-        forward(b->code, block_of_slot(x, h)->code);
+        forward(x->rw + b->code, x->rw + block_of_slot(x, h)->code);
     put(x, h, b);
     p = get_page(x, b->gpa & MASK_PAGE);
-    b->pnext[0] = p->blocks;
-    p->blocks = b;
-    if (b->gpa2 != NO_PAGE) {
+    b->pnext = p->blocks;
+    p->blocks = tr_arena_off(x, b);
+    if (b->crosses) {
         p = get_page(x, b->gpa2);
-        b->pnext[1] = p->blocks;
-        p->blocks = b;
+        b->pnext2 = p->blocks;
+        p->blocks = tr_arena_off(x, b);
     }
     x->st.built++;
 }
@@ -378,7 +381,7 @@ static void enter(struct translate *x, struct tr_block *b)
 static struct tr_block *build(struct translate *x, struct source *s, uint64_t lin)
 {
     struct x86_insn ins[TR_BLOCK_MAX];
-    const size_t worst = 2048 + 2 * TR_BLOCK_MAX * (sizeof(struct x86_insn) + 8 * sizeof(struct tr_site)); /* two attempts */
+    const size_t worst = 2048 + TR_BLOCK_MAX * (sizeof(struct tr_exec) + 8 * sizeof(struct tr_far_exit));
     unsigned n, bytes;
 
     x->it->mode = X86_MODE_64;
@@ -401,9 +404,15 @@ static struct tr_block *build(struct translate *x, struct source *s, uint64_t li
     }
     if (x->taken + worst > TR_ARENA_SIZE || x->used + TR_BLOCK_CODE > TR_CODE_SIZE || (x->nhash >= TR_HASH_MAX && !rehash(x)))
         empty(x);
-    struct tr_block *b = tr_take(x, sizeof(*b));
+    const bool crosses = s->gpa2 != NO_PAGE;
+    struct tr_block *b = tr_take(x, tr_block_size(crosses), 8);
 
-    *b = (struct tr_block){.gpa = s->gpa, .gpa2 = s->gpa2, .key = x->key};
+    memset(b, 0, tr_block_size(crosses));
+    b->gpa = s->gpa;
+    b->key = x->key;
+    b->crosses = crosses;
+    if (crosses)
+        b->gpa2 = s->gpa2;
     tr_select(x, b, ins, n);
     enter(x, b);
     return b;
@@ -438,7 +447,7 @@ static const struct tr_slot *find(struct translate *x, struct source *s, uint64_
             *fault = true;
             return NULL;
         }
-        if (block_of_slot(x, h)->gpa2 == s->gpa2)
+        if (tr_gpa2(block_of_slot(x, h)) == s->gpa2)
             return h;
     }
     return NULL;
@@ -477,8 +486,8 @@ const uint8_t *tr_lookup(struct translate *x, struct tr_found *at)
         /* Becoming code has taken write translations of the page away: the tables may not have them either when the block runs. */
         if (UNLIKELY(x->version != c->mmu.version))
             tr_sync(x);
-        crosses = b->gpa2 != NO_PAGE;
-        code = b->code + (x->rx - x->rw);
+        crosses = b->crosses;
+        code = x->rx + b->code;
     }
     at->alone = !crosses;
     if (x->key & TR_PLAIN) /* for a link alone */

@@ -64,28 +64,29 @@ void tr_far_check_all(struct translate *x)
 
 static bool narrow(uint64_t v) { return v == (uint64_t)(int64_t)(int32_t)v; }
 
-void tr_far_link(struct translate *x, struct tr_site *s, uint64_t from, uint64_t lin, const uint8_t *code, uint64_t gpa)
+void tr_far_link(struct translate *x, struct tr_far_exit *s, uint64_t from, uint64_t lin, const uint8_t *code, uint64_t gpa)
 {
     const uint64_t page = lin & ~0xfffull;
     struct tr_far_page *p = find(x, page);
+    uint8_t *link = x->rw + s->link;
     struct tr_far *f;
 
     if (++s->tries >= TR_FAR_TRIES) /* from now on by the jump table */
-        e_patch(s->retry, s->next);
+        e_patch(x->rw + s->s.at, x->rw + s->next);
     if (!narrow(x->one - from) || !narrow(page) || !leads(x, lin, gpa) || (p && check(x, p) && p->links && ((p->gpa ^ gpa) & ~0xfffull)) ||
         x->taken + sizeof(*p) + sizeof(*f) > TR_ARENA_SIZE)
         return;
     if (!p) {
-        p = tr_take(x, sizeof(*p));
+        p = tr_take(x, sizeof(*p), 8);
         *p = (struct tr_far_page){.lin = page, .next = x->far[bucket(page)]};
         x->far[bucket(page)] = p;
     }
     p->gpa = gpa & ~0xfffull;
-    f = tr_take(x, sizeof(*f));
-    *f = (struct tr_far){.next = p->links, .at = s->link};
+    f = tr_take(x, sizeof(*f), 8);
+    *f = (struct tr_far){.next = p->links, .at = link};
     p->links = f;
-    put32(s->link + s->gap, page);
-    e_patch(s->link + s->gap + TR_FAR_TO, code - (x->rx - x->rw));
-    put32(s->link, x->one - from);
+    put32(link + s->gap, page);
+    e_patch(link + s->gap + TR_FAR_TO, code - (x->rx - x->rw));
+    put32(link, x->one - from);
     tr_serialise();
 }

@@ -60,31 +60,32 @@ static inline uintptr_t finish(struct vcpu *v, const struct tr_site *s)
     return XL_ON;
 }
 
-uintptr_t xl_exec(struct vcpu *v, struct tr_site *s)
+static inline int execute(struct vcpu *v, struct tr_site *s)
 {
+    const struct tr_exec *e = (const void *)s;
     struct x86_cpu *c = &v->cpu;
 
     translate_of(v)->st.calls++;
-    translate_of(v)->st.by_op[s->in->op]++;
-    x86_count_trap(c, s->pg, c->rip + s->off, s->in->op);
+    translate_of(v)->st.by_op[s->op]++;
+    x86_count_trap(c, s->pg, c->rip + s->off, s->op);
     c->rip += s->off;
-    const int r = s->exec(c, s->in);
+    return e->exec(c, &e->in);
+}
+
+uintptr_t xl_exec(struct vcpu *v, struct tr_site *s)
+{
+    const int r = execute(v, s);
 
     if (UNLIKELY(r != X86_OK) || disturbed(v))
         return leave(v, s, r, s->len);
     return finish(v, s);
 }
 
-uintptr_t xl_exec_end(struct vcpu *v, struct tr_site *s)
-{
-    struct x86_cpu *c = &v->cpu;
+uintptr_t xl_exec_end(struct vcpu *v, struct tr_site *s) { return leave(v, s, execute(v, s), s->len); }
 
-    translate_of(v)->st.calls++;
-    translate_of(v)->st.by_op[s->in->op]++;
-    x86_count_trap(c, s->pg, c->rip + s->off, s->in->op);
-    c->rip += s->off;
-    return leave(v, s, s->exec(c, s->in), s->len);
-}
+/* Start the instruction anew; go on behind it. */
+static inline uintptr_t retry(const struct translate *x, const struct tr_site *s) { return (uintptr_t)(x->rx + s->at); }
+static inline uintptr_t behind(const struct translate *x, const struct tr_site *s) { return retry(x, s) + s->next; }
 
 /* The TLB changed, and with it what the block may have looked up ahead. */
 static inline bool windows_shut(struct vcpu *v) { return UNLIKELY(translate_of(v)->version != v->cpu.mmu.version); }
@@ -111,7 +112,7 @@ static uintptr_t redo(struct vcpu *v, struct tr_site *s)
     if (r != X86_OK || disturbed(v) || c->inhibit_irq || in.op == X86_OP_POPF || in.len != s->len || windows_shut(v))
         return leave(v, s, r, in.len);
     finish(v, s);
-    return (uintptr_t)s->next;
+    return behind(translate_of(v), s);
 }
 
 /* An access is allowed and cpu->rip that of the page: enter it in the room's table. False: it cannot be done inline. */
@@ -171,30 +172,7 @@ uintptr_t xl_miss(struct vcpu *v, struct tr_site *s)
         return anew(v, s);
     if (!host || !fill(x, lin, s->access == X86_WRITE))
         return redo(v, s);
-    return (uintptr_t)s->retry;
-}
-
-/* The lookup of a window fails: fill the entry and start the instruction anew, or go on without windows. */
-uintptr_t xl_window(struct vcpu *v, struct tr_site *s)
-{
-    struct translate *x = translate_of(v);
-    struct x86_cpu *c = &v->cpu;
-    const uint64_t lin = x->room->lin, own = lin + s->own;
-    void *host;
-
-    x->st.misses++;
-    if ((own & 0xfff) + s->own_size > 0x1000 || !x86_canonical(own) || ((lin ^ (lin + s->size - 1)) & ~0xfffull)) {
-        /* It will often be so. */
-        e_patch(s->link, s->next - (x->rx - x->rw));
-        return (uintptr_t)s->next;
-    }
-    c->rip += s->off;
-    if (x86_lin_host(c, own, s->access, &host))
-        return leave(v, s, X86_FAULT, 0);
-    c->rip -= s->off;
-    if (windows_shut(v))
-        return anew(v, s);
-    return (uintptr_t)(host && fill(x, own, s->wide_write) ? s->retry : s->next);
+    return retry(x, s);
 }
 
 /* --- branches -------------------------------------------------------------------------- */
@@ -221,9 +199,10 @@ uintptr_t xl_goto(struct vcpu *v, struct tr_site *s)
 /* A branch to another page that is not linked, or not from here. */
 uintptr_t xl_far(struct vcpu *v, struct tr_site *s)
 {
+    struct tr_far_exit *f = (void *)s;
     struct translate *x = translate_of(v);
     struct x86_cpu *c = &v->cpu;
-    const uint64_t from = c->rip, lin = from + (uint64_t)(int64_t)s->to, flushed = x->st.flushed;
+    const uint64_t from = c->rip, lin = from + (uint64_t)(int64_t)f->to, flushed = x->st.flushed;
 
     x->st.links++;
     x->room->lin = lin;
@@ -241,27 +220,30 @@ uintptr_t xl_far(struct vcpu *v, struct tr_site *s)
         return XL_LEAVE;
     }
     c->rip &= ~0xfffull;
-    if (flushed == x->st.flushed && !s->block->dead && ((s->block->key ^ x->key) & ~TR_PLAIN) == 0 && at.alone)
-        tr_far_link(x, s, from, lin, code, at.gpa);
+    if (flushed == x->st.flushed && at.alone) {
+        const struct tr_block *b = tr_block_at(x, s->block);
+
+        if (!b->dead && ((b->key ^ x->key) & ~TR_PLAIN) == 0)
+            tr_far_link(x, f, from, lin, code, at.gpa);
+    }
     return (uintptr_t)code;
 }
 
-/* A link inside the page, not made yet. */
-uintptr_t xl_chain(struct vcpu *v, struct tr_site *s)
+/* Go on at cpu->rip, in the page of the site's block. *hold: its jump there may be linked to the code. plain: TR_PLAIN or 0. */
+static uintptr_t near(struct vcpu *v, const struct tr_site *s, uint8_t plain, bool *hold)
 {
     struct translate *x = translate_of(v);
     struct x86_cpu *c = &v->cpu;
     const uint64_t flushed = x->st.flushed;
 
-    x->st.links++;
-    c->rip += s->off;
+    *hold = false;
     if (vcpu_requests(v))
         return XL_LEAVE;
 
     x->key = (x->key & ~TR_CTX) | tr_ctx(c); /* STAC and CLAC have links, too */
 
     struct tr_found at;
-    x->key |= s->plain ? TR_PLAIN : 0;
+    x->key |= plain;
     const uint8_t *code = tr_lookup(x, &at);
 
     x->key &= (uint8_t)~TR_PLAIN;
@@ -269,10 +251,61 @@ uintptr_t xl_chain(struct vcpu *v, struct tr_site *s)
         x->turn = !x->it->again;
         return XL_LEAVE;
     }
-    if (flushed == x->st.flushed && !s->block->dead && ((s->block->gpa ^ at.gpa) & ~0xfffull) == 0)
-        e_patch(s->link, code - (x->rx - x->rw));
+    if (flushed == x->st.flushed) {
+        const struct tr_block *b = tr_block_at(x, s->block);
+
+        *hold = !b->dead && ((b->gpa ^ at.gpa) & ~0xfffull) == 0;
+    }
     c->rip &= ~0xfffull;
     return (uintptr_t)code;
+}
+
+/* A link inside the page, not made yet. */
+uintptr_t xl_chain(struct vcpu *v, struct tr_site *s)
+{
+    struct translate *x = translate_of(v);
+    bool hold;
+
+    x->st.links++;
+    v->cpu.rip += s->off;
+
+    const uintptr_t code = near(v, s, 0, &hold);
+
+    if (hold)
+        e_patch(x->rw + s->at, (const uint8_t *)code - (x->rx - x->rw));
+    return code;
+}
+
+/* The lookup of a window fails: fill the entry and start the instruction anew, or go on without windows. */
+uintptr_t xl_window(struct vcpu *v, struct tr_site *s)
+{
+    const struct tr_window *w = (const void *)s;
+    struct translate *x = translate_of(v);
+    struct x86_cpu *c = &v->cpu;
+    const uint64_t lin = x->room->lin, own = lin + w->own;
+    const bool ever = (own & 0xfff) + w->own_size > 0x1000 || !x86_canonical(own) || ((lin ^ (lin + s->size - 1)) & ~0xfffull);
+    void *host;
+    bool hold;
+
+    x->st.misses++;
+    c->rip += s->off;
+    if (!ever) {
+        if (x86_lin_host(c, own, s->access, &host))
+            return leave(v, s, X86_FAULT, 0);
+        c->rip -= s->off;
+        if (windows_shut(v))
+            return anew(v, s);
+        if (host && fill(x, own, w->wide_write))
+            return retry(x, s);
+        c->rip += s->off;
+    }
+    v->insns += s->idx;
+
+    const uintptr_t code = near(v, s, TR_PLAIN, &hold);
+
+    if (hold && ever) /* it will often be so */
+        tr_link_window(x, w, (const uint8_t *)code);
+    return code;
 }
 
 /* --- the interrupt flag, as the interpreter does it (engine/interp/h_sys.c) ----------------- */

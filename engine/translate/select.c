@@ -5,18 +5,38 @@
  */
 #include "engine/translate/select.h"
 
-struct tr_site *sel_site(struct tr *t)
+static void *take_site(struct tr *t, size_t size)
 {
-    struct tr_site *s = tr_take(t->x, sizeof(*s));
+    struct tr_site *s = tr_take(t->x, size, size == sizeof(struct tr_exec) ? _Alignof(struct tr_exec) : _Alignof(struct tr_site));
 
-    t->vectors = 0; /* C code is called here */
-    *s = (struct tr_site){.block = t->b, .off = (uint16_t)t->off, .idx = (uint8_t)t->idx, .len = t->in->len,
-                          .retry = t->begin + t->e.rx, .pg = x86_isa[t->in->row].pg, .op = t->in->op};
+    memset(s, 0, size);
+    s->at = tr_code_off(t->x, t->begin);
+    s->off = (uint16_t)t->off;
+    s->idx = (uint8_t)t->idx;
+    s->len = t->in->len & 15;
+    s->pg = x86_isa[t->in->row].pg;
+    s->op = t->in->op;
+    return s;
+}
+
+/* C code is called at sites that may come back. */
+static void *comes_back(struct tr *t, struct tr_site *s)
+{
+    t->vectors = 0;
     if (t->nopen < 8)
         t->open[t->nopen++] = s;
     return s;
 }
-uint32_t sel_site_id(const struct tr *t, const struct tr_site *s) { return (uint32_t)((const uint8_t *)s - t->x->arena); }
+
+struct tr_site *sel_site(struct tr *t) { return comes_back(t, take_site(t, sizeof(struct tr_site))); }
+void *sel_exit(struct tr *t, size_t size)
+{
+    struct tr_site *s = take_site(t, size);
+
+    s->block = tr_arena_off(t->x, t->b);
+    return s;
+}
+uint32_t sel_site_id(const struct tr *t, const struct tr_site *s) { return tr_arena_off(t->x, s); }
 
 void sel_later(struct tr *t, uint8_t *disp, struct tr_site *s, uint8_t *stub)
 {
@@ -28,14 +48,15 @@ void sel_leave_by(struct tr *t, enum out_kind kind, uint8_t *disp)
 }
 
 /* The block has run k instructions. RCX is lost. */
-void sel_count(struct tr *t, unsigned k)
+void sel_emit_count(const struct translate *x, struct emit *e, unsigned k)
 {
-    if (!k || t->x->uncounted)
+    if (!k || x->uncounted)
         return;
-    e_load(&t->e, H_CX, AT_VCPU(insns));
-    e_lea(&t->e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)k});
-    e_store(&t->e, H_CX, AT_VCPU(insns));
+    e_load(e, H_CX, AT_VCPU(insns));
+    e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, (int32_t)k});
+    e_store(e, H_CX, AT_VCPU(insns));
 }
+void sel_count(struct tr *t, unsigned k) { sel_emit_count(t->x, &t->e, k); }
 
 /* To the dispatcher, before this instruction, if there are requests. RCX is lost. */
 void sel_heed(struct tr *t)
@@ -227,15 +248,15 @@ void sel_lookup(struct tr *t, bool write, unsigned size, bool again)
 
 void sel_look_wide(struct tr *t, bool write, unsigned size, bool own_write, unsigned own, unsigned own_size)
 {
-    struct tr_site *s = sel_site(t);
+    struct tr_window *w = sel_exit(t, sizeof(*w));
 
-    t->nopen--; /* what is next is not the next instruction */
-    s->size = (uint8_t)size;
-    s->access = own_write ? X86_WRITE : X86_READ;
-    s->wide_write = write;
-    s->own = (uint8_t)own;
-    s->own_size = (uint8_t)own_size;
-    look(t, write, size, 0, s, true);
+    t->vectors = 0; /* C code is called here */
+    w->s.size = (uint8_t)size;
+    w->s.access = own_write ? X86_WRITE : X86_READ;
+    w->wide_write = write;
+    w->own = (uint8_t)own;
+    w->own_size = (uint8_t)own_size;
+    look(t, write, size, 0, &w->s, true);
 }
 
 /* Locked accesses that are not aligned go the exact way: they might cross a cache line. */
@@ -636,8 +657,7 @@ static enum sel_result executor(struct tr *t, tr_fn *fn)
     const struct interp_vm *iv = t->x->v->vm->interp_priv;
     const x86_exec_fn exec = iv->exec[t->in->op] ? iv->exec[t->in->op] : x86_i_ud;
     bool ends = interp_generic_ends(t->in, X86_MODE_64, exec);
-    struct x86_insn *copy = tr_take(t->x, sizeof(*copy));
-    struct tr_site *s = sel_site(t);
+    struct tr_exec *s = comes_back(t, take_site(t, sizeof(*s)));
 
     switch (t->in->op) {
     case X86_OP_CLAC: case X86_OP_STAC: /* another context */
@@ -647,12 +667,11 @@ static enum sel_result executor(struct tr *t, tr_fn *fn)
         break;
     default: break;
     }
-    *copy = *t->in;
-    s->in = copy;
+    s->in = *t->in;
     s->exec = exec;
     s->fn = fn ? fn : ends ? xl_exec_end : xl_exec;
     sel_end_windows(t);
-    e_imm32(&t->e, H_S1, sel_site_id(t, s));
+    e_imm32(&t->e, H_S1, sel_site_id(t, &s->s));
     e_call(&t->e, t->x->exec_stub);
     return !fn && ends ? END : GO_ON;
 }
@@ -782,17 +801,10 @@ static void out_of_line(struct tr *t, const struct out *o)
     case OUT_WINDOW:
         e_imm32(e, H_S1, sel_site_id(t, o->site));
         e_jmp(e, t->x->window_stub);
-        o->site->next = e->p + e->rx;
-        o->site->link = o->disp;
-        sel_count(t, o->idx);
-        sel_chain(t, o->off, e_jmp(e, NULL))->plain = true;
+        ((struct tr_window *)(void *)o->site)->link = tr_code_off(t->x, o->disp);
         break;
     case OUT_FAR:
-        e_imm32(e, H_S1, sel_site_id(t, o->site));
-        e_jmp(e, t->x->far_stub);
-        o->site->next = e->p;
-        o->site->retry = o->disp;
-        sel_far_out(t, o->site);
+        sel_far_out(t, o->site, o->disp);
         break;
     case OUT_SIDE:
         sel_count(t, o->idx + 1);
@@ -836,7 +848,9 @@ static bool select_block(struct translate *x, struct tr_block *b, const struct x
         e1(e, 0xcc);
         make_room(&t);
     }
-    b->code = e->p;
+    uint8_t *const code = e->p;
+
+    b->code = tr_code_off(x, code);
     b->n = (uint8_t)n;
     t.off = (unsigned)(b->gpa & 0xfff);
     if (x->v->paced)
@@ -846,6 +860,7 @@ static bool select_block(struct translate *x, struct tr_block *b, const struct x
         const struct emit keep = *e;
         const struct sel_pads pads = t.pads;
         const unsigned out = t.nout;
+        const size_t taken = x->taken;
 
         t.in = &ins[t.idx];
         t.begin = e->p;
@@ -857,10 +872,11 @@ static bool select_block(struct translate *x, struct tr_block *b, const struct x
             t.pads = pads;
             t.nout = out;
             t.nopen = 0;
+            x->taken = taken;
             r = executor(&t, NULL);
         }
         for (unsigned i = 0; i < t.nopen; i++)
-            t.open[i]->next = e->p + e->rx;
+            t.open[i]->next = (uint16_t)(e->p - t.begin);
         if (t.nopen) { /* the executor may have come this way */
             t.s1 = -1;
             t.vectors = 0;
@@ -879,7 +895,7 @@ static bool select_block(struct translate *x, struct tr_block *b, const struct x
     }
     sel_pads(&t, false);
     /* Out of line: what each site passes, and where to. */
-    b->leave = e->p;
+    b->leave = (uint16_t)(e->p - code);
     leave_for(&t, (unsigned)(b->gpa & 0xfff));
     for (unsigned i = 0; i < t.nout; i++) {
         out_of_line(&t, &t.out[i]);
@@ -893,6 +909,10 @@ static bool select_block(struct translate *x, struct tr_block *b, const struct x
 
 void tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n)
 {
-    if (!x->one || !select_block(x, b, ins, n, true))
-        select_block(x, b, ins, n, false);
+    const size_t taken = x->taken;
+
+    if (x->one && select_block(x, b, ins, n, true))
+        return;
+    x->taken = taken;
+    select_block(x, b, ins, n, false);
 }

@@ -78,6 +78,8 @@ struct tr {
 
 /* A site of the current instruction. */
 struct tr_site *sel_site(struct tr *t);
+/* Another that begins with a struct tr_site and says which block it is in; code behind the instruction does not follow it. */
+void *sel_exit(struct tr *t, size_t size);
 /* What code passes of it. */
 uint32_t sel_site_id(const struct tr *t, const struct tr_site *s);
 /* Goes on if RCX is what checks want (translate.one); else out of line. */
@@ -118,6 +120,7 @@ void sel_lookup(struct tr *t, bool write, unsigned size, bool again);
 void sel_look_wide(struct tr *t, bool write, unsigned size, bool own_write, unsigned own, unsigned own_size);
 /* The block has run k instructions. RCX is lost. */
 void sel_count(struct tr *t, unsigned k);
+void sel_emit_count(const struct translate *x, struct emit *e, unsigned k);
 /* To the dispatcher, before this instruction, if there are requests. RCX is lost. */
 void sel_heed(struct tr *t);
 /* Code behind the block's for a jump whose displacement is at disp. */
@@ -160,11 +163,11 @@ bool sel_is_jcc(const struct x86_insn *in);
 /* Where a relative branch leads, relative to the page. */
 int64_t sel_branch_to(const struct x86_insn *in, unsigned off);
 /* The jump whose displacement is at disp leads to offset to in the page, by a link. */
-struct tr_site *sel_chain(struct tr *t, int64_t to, uint8_t *disp);
+void sel_chain(struct tr *t, int64_t to, uint8_t *disp);
 /* Go on at an offset relative to the page. on: no branch, the next instruction. */
 void sel_jump_to(struct tr *t, int64_t to, bool on);
-/* What is behind the block for a branch to another page: its site. */
-void sel_far_out(struct tr *t, const struct tr_site *s);
+/* What is behind the block for a branch to another page, whose check jumps by the displacement at disp. */
+void sel_far_out(struct tr *t, struct tr_site *s, uint8_t *disp);
 /* To the canonical address in S0, in another context, which the state is already that of. */
 void sel_jump_ctx(struct tr *t, unsigned ctx);
 /* SYSCALL and SYSRET (select_call.c). */

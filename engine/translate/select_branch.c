@@ -64,26 +64,32 @@ static void far(struct tr *t, int64_t to, int popped, bool on)
         jump_far(t, popped, on);
         return;
     }
-    struct tr_site *s = sel_site(t);
+    struct tr_far_exit *s = sel_exit(t, sizeof(*s));
 
-    s->size = (uint8_t)popped;
-    s->redo = on;
+    s->s.size = (uint8_t)popped;
+    s->s.redo = on;
     s->to = (int32_t)to;
     e_load(e, H_CX, AT_CPU(rip));
     e1(e, 0x48), e1(e, 0x8d), e1(e, 0x89); /* lea rcx, [rcx + disp32] */
-    s->link = e->p;
+    uint8_t *const link = e->p;
+    s->link = tr_code_off(t->x, link);
     e4(e, TR_FAR_NEVER);
-    sel_check(t, (struct out){.kind = OUT_FAR, .site = s});
+    sel_check(t, (struct out){.kind = OUT_FAR, .site = &s->s});
     e_rm(e, E_W, 0xc7, 0, AT_CPU(rip)), e4(e, 0);
-    s->gap = (uint8_t)(e->p - 4 - s->link);
-    e_patch(e_jmp(e, NULL), s->link); /* not taken before it is set */
+    s->gap = (uint8_t)(e->p - 4 - link);
+    e_patch(e_jmp(e, NULL), link); /* not taken before it is set */
 }
 
-void sel_far_out(struct tr *t, const struct tr_site *s)
+void sel_far_out(struct tr *t, struct tr_site *site, uint8_t *disp)
 {
+    struct tr_far_exit *s = (void *)site;
     struct emit *e = &t->e;
 
-    e_rm(e, 0, 0xc7, 0, AT_ROOM(tmp[2])), e4(e, sel_site_id(t, s));
+    e_imm32(e, H_S1, sel_site_id(t, site));
+    e_jmp(e, t->x->far_stub);
+    s->next = tr_code_off(t->x, e->p);
+    site->at = tr_code_off(t->x, disp);
+    e_rm(e, 0, 0xc7, 0, AT_ROOM(tmp[2])), e4(e, sel_site_id(t, site));
     e_load(e, H_S0, AT_CPU(rip));
     e_lea(e, H_S0, (struct hmem){H_S0, NOREG, 1, s->to});
     e_jmp(e, t->x->table_stub[t->b->key & TR_CTX]);
@@ -110,14 +116,13 @@ void tr_make_table_stubs(struct translate *x, struct emit *e)
 
 static bool in_page(int64_t off) { return off >= 0 && off <= 0xfff; }
 
-struct tr_site *sel_chain(struct tr *t, int64_t to, uint8_t *disp)
+void sel_chain(struct tr *t, int64_t to, uint8_t *disp)
 {
-    struct tr_site *s = sel_site(t);
+    struct tr_site *s = sel_exit(t, sizeof(*s));
 
     s->off = (uint16_t)to;
-    s->link = disp;
+    s->at = tr_code_off(t->x, disp);
     sel_later(t, disp, s, t->x->chain_stub);
-    return s;
 }
 
 /* Go on at an offset relative to the page. */
@@ -156,7 +161,10 @@ enum sel_result sel_jcc(struct tr *t)
     if (t->in->opsize != 8 || to != (int32_t)to)
         return NONE;
     if (t->idx + 1 < t->n) {
-        sel_leave_by(t, OUT_SIDE, e_jcc(e, cc, NULL));
+        if (t->x->uncounted && in_page(to))
+            sel_chain(t, to, e_jcc(e, cc, NULL));
+        else
+            sel_leave_by(t, OUT_SIDE, e_jcc(e, cc, NULL));
         return GO_ON;
     }
     if (to <= t->off)

@@ -66,7 +66,7 @@ static void call_site(struct emit *e, const struct translate *x, tr_fn *fn)
     if (fn)
         e_imm(e, H_AX, (uintptr_t)fn);
     else
-        e_load(e, H_AX, (struct hmem){H_SI, NOREG, 1, (int32_t)offsetof(struct tr_site, fn)});
+        e_load(e, H_AX, (struct hmem){H_SI, NOREG, 1, (int32_t)offsetof(struct tr_exec, fn)});
     e_mov(e, H_BX, H_STATE);
     e_load(e, H_STATE, (struct hmem){H_BX, NOREG, 1, AT_ROOM(host_sp).disp});
     e_rr(e, 0, 0xff, 2, H_AX); /* call rax */

@@ -101,15 +101,20 @@ enum {
     TR_PLAIN = 1 << 5, /* every access is looked up by itself */
 };
 
+/* In the arena, by offset. Its code is in the writable view at code, an exit to the dispatcher before the first instruction leave behind that. */
 struct tr_block {
-    struct tr_block *pnext[2];
-    uint64_t gpa, gpa2;
-    uint16_t bytes;
+    uint64_t gpa;
+    uint32_t pnext; /* of those of the page; 0: none */
+    uint32_t code;
+    uint16_t leave, bytes;
     uint8_t n, key;
-    bool dead;
-    uint8_t *code; /* writable view */
-    uint8_t *leave; /* exit to the dispatcher before the first instruction */
+    bool dead, crosses;
+    /* Of a block that crosses into a second page only */
+    uint64_t gpa2;
+    uint32_t pnext2;
 };
+static inline size_t tr_block_size(bool crosses) { return crosses ? sizeof(struct tr_block) : offsetof(struct tr_block, gpa2); }
+static inline uint64_t tr_gpa2(const struct tr_block *b) { return b->crosses ? b->gpa2 : NO_PAGE; }
 
 /* Open addressing, four slots a cache line: a block is found without a look at it. */
 struct tr_slot {
@@ -125,43 +130,54 @@ struct tr_site;
 typedef uintptr_t tr_fn(struct vcpu *v, struct tr_site *s);
 enum { XL_ON, XL_LEAVE };
 
-/* A point in a block that may call C, or an exit: what the code passes is its offset in the arena. */
+/* A point in a block that may call C, or an exit: what the code passes is its offset in the arena. There is one for nearly every access to memory, so
+ * they are small: code by its offset in the cache, blocks by theirs, and what only some kinds have behind it, in a struct that begins with it. */
 struct tr_site {
-    union {
-        struct { /* executors */
-            tr_fn *fn;
-            const struct x86_insn *in;
-            x86_exec_fn exec;
-        };
-        struct {
-            uint8_t *retry; /* executable view: lookup again. Far exits: the displacement of the jump that fails the check */
-            uint8_t *link;  /* exits, windows: the displacement to patch */
-        };
-    };
-    uint8_t *next; /* executable view: go on behind the instruction */
-    struct tr_block *block;
+    uint32_t at;       /* code: to start the instruction anew. Exits: the displacement to link */
     uint16_t off;      /* in the page: of the instruction, or where the exit goes */
-    uint16_t op;
-    uint8_t idx, len;  /* number of the instruction in the block */
-    uint8_t size, access, pg;
-    bool redo;         /* not a miss: the generic executor must do it */
-    bool wide_write;   /* windows: must be writable as a whole */
-    uint8_t own, own_size; /* the instruction's own access in it, which is what size and access are of otherwise */
-    bool plain;        /* chain exits: go on without windows */
-    uint8_t rep;       /* string instructions with REP: bytes of an element; all RCX of them are accessed, size is 1 */
-    bool pair;         /* memory at RSI and RDI is accessed; the entry of one must not displace that of the other */
-    uint8_t tries, gap; /* far exits: links made or not to be made; see TR_FAR_* */
-    int32_t to;        /* far exits: relative to the page */
+    uint8_t idx;       /* number of the instruction in the block */
+    uint8_t size;
+    union {
+        struct {
+            uint16_t next; /* code: behind the instruction, from at on */
+            uint16_t op;
+        };
+        uint32_t block;    /* exits, windows */
+    };
+    uint8_t pg;
+    uint8_t len : 4;
+    uint8_t rep : 4;       /* string instructions with REP: bytes of an element; all RCX of them are accessed, size is 1 */
+    uint8_t access : 2;
+    bool redo : 1;         /* not a miss: the generic executor must do it */
+    bool pair : 1;         /* memory at RSI and RDI is accessed; the entry of one must not displace that of the other */
+};
+_Static_assert(sizeof(struct tr_site) == 16, "most of the arena");
+struct tr_exec {
+    struct tr_site s;
+    tr_fn *fn;
+    x86_exec_fn exec;
+    struct x86_insn in;
+};
+struct tr_window {
+    struct tr_site s;
+    uint32_t link;           /* the displacement to patch */
+    uint8_t own, own_size;   /* the instruction's own access in the window, which is what size and access are of otherwise */
+    bool wide_write;         /* must be writable as a whole */
+};
+struct tr_far_exit {
+    struct tr_site s;  /* at: the displacement of the jump that fails the check */
+    uint32_t link, next; /* the displacement of the check; what is behind the block */
+    int32_t to;        /* relative to the page */
+    uint8_t tries, gap; /* links made or not to be made; see TR_FAR_* */
 };
 
 struct tr_page {
     uint64_t gpa;
     struct tr_page *next;
-    struct tr_block *blocks;
-    uint32_t kills;
+    uint32_t blocks, kills;
 };
 
-/* A far exit's code: LEA of minus the page it is valid in (its displacement; TR_FAR_NEVER: in none) and a check, then, site.gap behind the
+/* A far exit's code: LEA of minus the page it is valid in (its displacement; TR_FAR_NEVER: in none) and a check, then, gap behind the
  * displacement, MOV of the page it leads to, and TR_FAR_TO behind that operand a jump. */
 enum { TR_FAR_NEVER = 2, TR_FAR_TO = 5, TR_FAR_TRIES = 16 };
 /* Far links into a page, by linear address. */
@@ -238,6 +254,9 @@ struct translate {
     struct tr_stats st;
 };
 static inline struct translate *translate_of(struct vcpu *v) { return v->engine_priv; }
+static inline uint32_t tr_code_off(const struct translate *x, const uint8_t *writable) { return (uint32_t)(writable - x->rw); }
+static inline uint32_t tr_arena_off(const struct translate *x, const void *p) { return (uint32_t)((const uint8_t *)p - x->arena); }
+static inline struct tr_block *tr_block_at(const struct translate *x, uint32_t off) { return (void *)(x->arena + off); }
 static inline uint8_t tr_ctx(const struct x86_cpu *c) { return (uint8_t)((unsigned)(c->mmu.cur - c->mmu.tlb[0]) / X86_TLB_SIZE); }
 static inline unsigned tr_jump_slot(uint64_t lin) { return ((lin >> 12 | lin << 52) + lin) & (TR_JUMP_SIZE - 1); }
 static inline const struct tr_jump *tr_jump_entry(const struct translate *x, uint64_t lin)
@@ -251,7 +270,7 @@ void tr_make_stubs(struct translate *x);
 /* --- select.c --- */
 /* Can a block go on behind the instruction, at offset off in its page, though it is a branch? */
 bool tr_passes(const struct x86_insn *in, unsigned off);
-/* Translate a decoded run; the writable view's code is in b->code. */
+/* Translate a decoded run; the code's place is in b->code. */
 void tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *ins, unsigned n);
 
 /* --- select_branch.c --- */
@@ -268,9 +287,13 @@ void tr_park_jump(struct tr_parked *p, unsigned ctx, unsigned slot, const struct
 void tr_unpark(struct translate *x);
 void tr_park_forget(struct translate *x);
 
+/* --- windows.c --- */
+/* From now on the lookup of w, if it fails, leads to code, of the rest of its block, in the executable view. */
+void tr_link_window(struct translate *x, const struct tr_window *w, const uint8_t *code);
+
 /* --- far.c: links between pages --- */
 /* The exit of s, at the page's linear address from, was taken and leads to code at lin; cpu is there. Link it if that will hold. */
-void tr_far_link(struct translate *x, struct tr_site *s, uint64_t from, uint64_t lin, const uint8_t *code, uint64_t gpa);
+void tr_far_link(struct translate *x, struct tr_far_exit *s, uint64_t from, uint64_t lin, const uint8_t *code, uint64_t gpa);
 /* What is linked may have gone from linear page page; from anywhere. */
 void tr_far_check_page(struct translate *x, uint64_t page);
 void tr_far_check_all(struct translate *x);
@@ -294,7 +317,8 @@ void tr_jumps_to(struct translate *x, uint64_t lin, bool global);
 void tr_forget_jumps(struct translate *x);
 /* Bring the room's tables up to date with mmu.version. */
 void tr_sync(struct translate *x);
-void *tr_take(struct translate *x, size_t size);
+/* align: a power of two up to 8. */
+void *tr_take(struct translate *x, size_t size, size_t align);
 /* The code of the block at cpu->rip, executable view; *at is the block's address. NULL: the interpreter's turn, unless it->again. */
 struct tr_found {
     uint64_t gpa;

@@ -246,6 +246,22 @@ static struct hmem slot_of(const struct sel_window *w)
     return m;
 }
 
+void tr_link_window(struct translate *x, const struct tr_window *w, const uint8_t *code)
+{
+    struct emit e = {.p = x->rw + x->used, .rx = x->rx - x->rw};
+
+    if (x->used + 64 > TR_CODE_SIZE)
+        return;
+    sel_emit_count(x, &e, w->s.idx);
+    if (e.p == x->rw + x->used) {
+        e_patch(x->rw + w->link, code - e.rx);
+        return;
+    }
+    e_jmp(&e, code - e.rx);
+    e_patch(x->rw + w->link, x->rw + x->used);
+    x->used = (size_t)(e.p - x->rw + 15) & ~(size_t)15;
+}
+
 bool sel_memory(struct tr *t, unsigned which, struct sel_where where, bool write, unsigned size, bool again, struct hmem *op)
 {
     const struct sel_access *a = &t->acc[t->idx][which];

@@ -43,7 +43,7 @@ static void text(struct im *m, char *out, size_t cap)
             b = (const void *)(x->arena + (size_t)(x->hash[i].block & ~TR_SLOT_CROSSES) * 8);
     assert_non_null(b);
     ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_INTEL);
-    for (const uint8_t *p = b->code; p < b->leave;) {
+    for (const uint8_t *p = x->rw + b->code, *end = p + b->leave; p < end;) {
         ZydisDisassembledInstruction d;
         char line[128], at[32] = "";
 
