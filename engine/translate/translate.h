@@ -40,7 +40,7 @@
 #define TR_PAGE_SET 16384u
 #define TR_WINDOWS 8u
 #define TR_CODE_SIZE (26u << 20)
-#define TR_ARENA_SIZE (30u << 20)
+#define TR_ARENA_SIZE (12u << 20)
 #define TR_BLOCK_CODE (48u << 10) /* no block is longer */
 #define TR_EXTEND 24u             /* instructions after which no further conditional branch is passed */
 #define TR_BLOCK_MAX (TR_EXTEND - 1 + BLOCK_MAX)
