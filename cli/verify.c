@@ -338,7 +338,7 @@ static void tell(struct verify *v, bool found)
 /* After a difference in the slice before ls.slices: from the start again, with a closer look. */
 static void search(struct verify *v)
 {
-    const uint64_t known = (v->ls.slices - 1) / MEMORY_EVERY * MEMORY_EVERY; /* memory was compared and equal */
+    const uint64_t known = v->ls.memory_equal;
     bool usage, found = false;
     char err[200];
     uint64_t slice = v->ls.slices;

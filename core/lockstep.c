@@ -10,6 +10,8 @@
 
 /* A repeated string instruction may have been left in the middle, which neither count tells. */
 #define REP_STEPS 100000u
+/* Pages whose comparison costs about as much as a few slices: memory is compared that much less often when there are many. */
+#define PAGES_SLICE 8u
 
 static struct vcpu *cpu(const struct lockstep *ls, unsigned i) { return ls->vm[i]->cpu[0]; }
 
@@ -48,9 +50,10 @@ static void compare_vectors(struct lockstep *ls, const struct x86_fpu *a, const 
             char s[24];
             memcpy(&x, a->raw + part[p].off + 8 * i, 8);
             memcpy(&y, b->raw + part[p].off + 8 * i, 8);
+            if (x == y)
+                continue;
             snprintf(s, sizeof(s), "%s%u.%s", part[p].name, i / 2, i & 1 ? "high" : "low");
-            if (x != y)
-                differ(ls, s, x, y);
+            differ(ls, s, x, y);
         }
 }
 
@@ -105,10 +108,14 @@ bool lockstep_memory(struct lockstep *ls)
 {
     struct vm *s = ls->vm[0], *r = ls->vm[1];
     ls->compared++;
+    ls->pages = 0;
     for (uint64_t p = 0; p < s->ram_size >> 12; p++) {
         if (s->ram_flags[p] || r->ram_flags[p])
             ls->touched[p / 8] |= (uint8_t)(1u << (p % 8));
-        if (!(ls->touched[p / 8] >> (p % 8) & 1) || !memcmp(s->ram + (p << 12), r->ram + (p << 12), 0x1000))
+        if (!(ls->touched[p / 8] >> (p % 8) & 1))
+            continue;
+        ls->pages++;
+        if (!memcmp(s->ram + (p << 12), r->ram + (p << 12), 0x1000))
             continue;
         for (uint64_t o = p << 12;; o += 8) {
             uint64_t x, y;
@@ -122,7 +129,14 @@ bool lockstep_memory(struct lockstep *ls)
             return false;
         }
     }
+    ls->memory_equal = ls->slices;
     return true;
+}
+
+static bool memory_due(const struct lockstep *ls)
+{
+    const uint64_t every = ls->memory_every > 1 && ls->pages / PAGES_SLICE > ls->memory_every ? ls->pages / PAGES_SLICE : ls->memory_every;
+    return every && ls->slices - ls->memory_equal >= every;
 }
 
 /* --- driving -------------------------------------------------------------- */
@@ -302,7 +316,7 @@ enum lockstep_result lockstep_slice(struct lockstep *ls, uint64_t n)
     }
     if (!same_state(ls))
         return LS_DIFFER;
-    if (ls->memory_every && ls->slices % ls->memory_every == 0 && !lockstep_memory(ls))
+    if (memory_due(ls) && !lockstep_memory(ls))
         return LS_DIFFER;
     if (!ls->hold && !shadow)
         pass(ls, s->insns - before);

@@ -38,8 +38,10 @@ struct lockstep {
     struct vm *vm[2];
     uint64_t seed;      /* lengths of slices */
     uint64_t slices, compared; /* done; comparisons of memory */
-    uint64_t memory_every;     /* slices between comparisons of memory; 1: each */
+    uint64_t memory_every;     /* slices between comparisons of memory, more when it is large; 1: after each */
+    uint64_t memory_equal;     /* slices done when it was last compared and equal */
     bool hold;          /* time stands still: for looking into a slice in smaller ones */
+    uint64_t pages;     /* compared the last time */
     uint8_t *touched;   /* a bit for each RAM page that may not be zero or as loaded any more */
     struct lockstep_diff diff;
     /* Called before each of the reference's instructions; may be NULL. */

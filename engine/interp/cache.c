@@ -30,14 +30,16 @@ static unsigned page_slot(uint64_t gpa) { return (unsigned)((gpa >> 12) * 0x9e37
 int interp_cache_init(struct interp *it)
 {
     it->arena = aligned_alloc(64, ARENA_SIZE);
+    it->known = calloc(1u << KNOWN_BITS, sizeof(*it->known));
     it->qlock = host_mutex_new();
-    return it->arena && it->qlock ? 0 : -1;
+    return it->arena && it->known && it->qlock ? 0 : -1;
 }
 
 void interp_cache_fini(struct interp *it)
 {
     if (it->qlock)
         host_mutex_free(it->qlock);
+    free(it->known);
     free(it->arena);
 }
 

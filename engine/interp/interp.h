@@ -138,6 +138,14 @@ struct inval {
     uint32_t len;
 };
 
+/* An instruction that was decoded for a step (fetch.c). */
+struct known {
+    uint64_t bytes[2], mask[2]; /* what it was made of; the mask says which of them are its own */
+    uint8_t how;                /* mode, and whether real or virtual-8086 */
+    struct x86_insn in;         /* len 0: none */
+};
+#define KNOWN_BITS 12
+
 /* A second cache of the same vCPU (of an engine that falls back on this one) that lives by the same code map: told of what is
  * invalidated, on the vCPU's own thread, or, flush, at a safe point. */
 struct code_user {
@@ -160,6 +168,7 @@ struct interp {
     struct cpage *pages[1u << PAGE_HASH_BITS];
     uint8_t *arena;
     size_t used;
+    struct known *known; /* 1 << KNOWN_BITS */
     uint32_t hot_steps;
     _Atomic bool kicked;
 
@@ -404,5 +413,7 @@ bool interp_generic_ends(const struct x86_insn *in, uint8_t mode, x86_exec_fn ex
 void interp_deliver(struct x86_cpu *c);
 /* Fetch and decode at CS:RIP, through page boundaries. X86_OK or X86_FAULT. */
 int interp_fetch(struct x86_cpu *c, struct x86_insn *in);
+/* Likewise, for steps: decoded only if these bytes were not, here and in this mode. NULL: it faulted. Valid until the next call. */
+const struct x86_insn *interp_fetch_known(struct interp *it);
 
 #endif

@@ -64,78 +64,30 @@ void interp_deliver(struct x86_cpu *c)
 
 /* --- one instruction, exactly ------------------------------------------------------ */
 
-int interp_fetch(struct x86_cpu *c, struct x86_insn *in)
-{
-    const bool m64 = c->mode == X86_MODE_64;
-    const uint64_t lin = m64 ? c->rip : (uint32_t)(c->rip + c->seg[X86_CS].base);
-    unsigned avail = X86_MAX_INSN, n;
-    uint8_t buf[X86_MAX_INSN];
-    const uint8_t *host;
-    uint64_t gpa;
-
-    if (m64) {
-        if (!x86_canonical(lin))
-            return x86_raise_err(c, X86_GP, 0);
-    } else {
-        if (c->rip > c->seg[X86_CS].limit)
-            return x86_raise_err(c, X86_GP, 0);
-        if (c->seg[X86_CS].limit - c->rip < X86_MAX_INSN - 1)
-            avail = (unsigned)(c->seg[X86_CS].limit - c->rip) + 1;
-    }
-    n = 0x1000 - (unsigned)(lin & 0xfff);
-    n = n < avail ? n : avail;
-    if (x86_fetch_page(c, lin, &host, &gpa))
-        return X86_FAULT;
-    if (host)
-        memcpy(buf, host + (lin & 0xfff), n);
-    else
-        x86_phys_read(c, gpa | (lin & 0xfff), buf, n);
-    for (;;) {
-        switch (x86_decode(in, buf, n, (enum x86_mode_bits)c->mode, !x86_pe(c) || x86_v86(c), x86_feature_bits(c->cpuid))) {
-        case X86_DEC_OK: return X86_OK;
-        case X86_DEC_UD: return x86_raise(c, X86_UD);
-        case X86_DEC_GP: return x86_raise_err(c, X86_GP, 0);
-        case X86_DEC_MORE: break;
-        }
-        if (n == avail) /* beyond the limit of CS */
-            return x86_raise_err(c, X86_GP, 0);
-        const uint64_t next = m64 ? lin + n : (uint32_t)(lin + n);
-
-        if (m64 && !x86_canonical(next))
-            return x86_raise_err(c, X86_GP, 0);
-        if (x86_fetch_page(c, next, &host, &gpa))
-            return X86_FAULT;
-        if (host)
-            memcpy(buf + n, host, avail - n);
-        else
-            x86_phys_read(c, gpa, buf + n, avail - n);
-        n = avail;
-    }
-}
-
 void interp_step_one(struct interp *it)
 {
     struct vcpu *v = it->v;
     struct x86_cpu *c = &v->cpu;
     const uint32_t rf = c->fl_sys & X86_FL_RF;
     bool tf = c->fl_sys & X86_FL_TF;
-    struct x86_insn in;
+    const struct x86_insn *in;
     int r;
 
     it->stepped++;
     if ((c->dr7 & 0xff) && x86_debug_before(c))
         goto fault;
-    if (interp_fetch(c, &in))
+    in = interp_fetch_known(it);
+    if (!in)
         goto fault;
-    x86_count_trap(c, x86_isa[in.row].pg, c->rip, in.op);
+    x86_count_trap(c, x86_isa[in->row].pg, c->rip, in->op);
 
-    const x86_exec_fn fn = ((struct interp_vm *)v->vm->interp_priv)->exec[in.op];
+    const x86_exec_fn fn = ((struct interp_vm *)v->vm->interp_priv)->exec[in->op];
     const uint8_t shadow = c->inhibit_irq;
 
     /* The shadow and RF last for this instruction, which may set them anew. */
     c->inhibit_irq = 0;
     c->fl_sys &= ~(uint32_t)X86_FL_RF;
-    r = fn ? fn(c, &in) : x86_raise(c, X86_UD);
+    r = fn ? fn(c, in) : x86_raise(c, X86_UD);
     switch (r) {
     case X86_UNDEF:
         x86_raise(c, X86_UD);
@@ -151,14 +103,14 @@ void interp_step_one(struct interp *it)
         v->insns++;
         break;
     default: /* X86_OK, X86_EXIT */
-        c->rip += in.len;
+        c->rip += in->len;
         if (c->mode != X86_MODE_64)
             c->rip = (uint32_t)c->rip;
         v->insns++;
         break;
     }
     /* SYSCALL and SYSRET: the TF they load decides at once (SDM Vol. 2B, SYSRET; masked by IA32_FMASK for SYSCALL). */
-    if (in.op == X86_OP_SYSRET || in.op == X86_OP_SYSCALL)
+    if (in->op == X86_OP_SYSRET || in->op == X86_OP_SYSCALL)
         tf = c->fl_sys & X86_FL_TF;
     if ((c->debugctl & X86_DEBUGCTL_BTF) && r != X86_BRANCH)
         tf = false; /* single-step on branches */
@@ -257,7 +209,7 @@ static void interp_step(struct vcpu *v, struct vcpu_exit *exit)
     struct interp *it = v->interp_priv;
 
     /* What the caller handles at boundaries (vcpu_poll) it has handled; code invalidations are ours. */
-    if (atomic_fetch_and(&v->requests, ~(uint32_t)(VREQ_CODE | VREQ_ENGINE)) & VREQ_CODE)
+    if ((vcpu_requests(v) & (VREQ_CODE | VREQ_ENGINE)) && atomic_fetch_and(&v->requests, ~(uint32_t)(VREQ_CODE | VREQ_ENGINE)) & VREQ_CODE)
         interp_inval_queued(it);
     if (v->cpu.activity == X86_RUNNING)
         interp_step_one(it);

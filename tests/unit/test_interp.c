@@ -468,12 +468,96 @@ static void marked_in_vain(void **state)
     im_free(m);
 }
 
+/* --- steps ----------------------------------------------------------------------- */
+
+static void step(struct im *m)
+{
+    struct vcpu_exit e;
+
+    vcpu_enter_guest(m->v);
+    IM_ENGINE.step(m->v, &e);
+    vcpu_leave_guest(m->v);
+}
+
+/* What was decoded at an address is remembered for these bytes in this mode only. */
+static void steps_remember(void **state)
+{
+    struct im *m = im_new(1);
+    struct x86_cpu *c = &m->v->cpu;
+    static const uint8_t add[] = {0x48, 0x05, 1, 0, 0, 0}; /* add $1, %rax; elsewhere dec %eax, add $1, %eax */
+    static const uint8_t movabs[] = {0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8};
+
+    (void)state;
+    im_put(m, IM_CODE, add, sizeof(add));
+    for (unsigned k = 0; k < 3; k++) {
+        m->vm->ram[IM_CODE + 2] = (uint8_t)(1 + k); /* nobody is told */
+        for (unsigned i = 0; i < 2; i++) {
+            im_long(m, m->v);
+            step(m);
+            assert_int_equal(c->rip, IM_CODE + 6);
+            assert_int_equal(c->gpr[X86_RAX], 1 + k);
+        }
+        im_prot(m->v);
+        step(m);
+        assert_int_equal(c->rip, IM_CODE + 1);
+        assert_int_equal(c->gpr[X86_RAX], 0xffffffff);
+        im_real(m->v);
+        c->gpr[X86_RAX] = 0x10000;
+        c->rip = 1;
+        step(m);
+        assert_int_equal(c->rip, 4);
+        assert_int_equal(c->gpr[X86_RAX], 0x10001 + k);
+        im_prot(m->v);
+        c->rip = IM_CODE + 1;
+        step(m);
+        assert_int_equal(c->rip, IM_CODE + 6);
+        assert_int_equal(c->gpr[X86_RAX], 1 + k);
+        /* The last byte is beyond the code segment. */
+        im_prot(m->v);
+        c->rip = IM_CODE + 1;
+        im_seg(c, X86_CS, 0x08, 0, IM_CODE + 4, 0x409b);
+        step(m);
+        assert_int_equal(c->activity, X86_SHUTDOWN);
+    }
+    for (unsigned k = 0; k < sizeof(movabs) + 6; k++) { /* any byte of it changes it, none behind it does */
+        im_put(m, IM_CODE, movabs, sizeof(movabs));
+        im_long(m, m->v);
+        step(m);
+        assert_int_equal(c->gpr[X86_RAX], 0x0807060504030201);
+        m->vm->ram[IM_CODE + k] ^= 1;
+        im_long(m, m->v);
+        step(m);
+        if (k == 0) /* another REX: R8 */
+            assert_int_equal(c->gpr[X86_R8], 0x0807060504030201);
+        else if (k == 1)
+            assert_int_equal(c->gpr[X86_RCX], 0x0807060504030201);
+        else
+            assert_int_equal(c->gpr[X86_RAX], 0x0807060504030201 ^ (k < 10 ? 1ull << 8 * (k - 2) : 0));
+        assert_int_equal(c->rip, IM_CODE + 10);
+    }
+    /* SLDT is for protected mode. */
+    im_put(m, IM_CODE, "\x0f\x00\xc0", 3);
+    im_prot(m->v);
+    im_seg(c, X86_CS, 0x08, IM_CODE, 0xffff, 0x9b);
+    c->rip = 0;
+    x86_recompute(c);
+    step(m);
+    assert_int_equal(c->rip, 3);
+    im_real(m->v);
+    c->idtr.limit = 0x3ff;
+    memcpy(m->vm->ram + 6 * 4, "\x34\x12\x00\x10", 4); /* #UD: 1000:1234 */
+    step(m);
+    assert_int_equal(c->rip, 0x1234);
+    im_free(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loops), cmocka_unit_test(calls), cmocka_unit_test(prot), cmocka_unit_test(real),
         cmocka_unit_test(fault), cmocka_unit_test(noncanonical), cmocka_unit_test(strings), cmocka_unit_test(smc),
         cmocka_unit_test(crossing), cmocka_unit_test(atomics), cmocka_unit_test(cross_modifying), cmocka_unit_test(marked_in_vain),
+        cmocka_unit_test(steps_remember),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
