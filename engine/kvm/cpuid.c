@@ -151,9 +151,11 @@ unsigned kvm_cpuid_build(const struct x86_cpuid_policy *p, const struct kvm_cpui
 {
     uint32_t r[4];
     /* The policy answers for a processor in some state: 64-bit mode, everything on. */
-    struct build b = {.c = calloc(1, sizeof(*b.c)), .kvm = supported, .t = t, .out = out, .cap = cap};
+    struct build b = {.kvm = supported, .t = t, .out = out, .cap = cap};
+    b.c = aligned_alloc(_Alignof(struct x86_cpu), sizeof(*b.c));
     if (!b.c)
         return 0;
+    memset(b.c, 0, sizeof(*b.c));
     b.c->cpuid = p;
     b.c->apic_id = t->index;
     b.c->mode = X86_MODE_64;

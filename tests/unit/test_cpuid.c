@@ -317,7 +317,8 @@ static void hypercall_leaves(void **state)
     for (unsigned on = 0; on < 2; on++) {
         struct x86_cpuid_config cfg = {.ncpu = 1, .tsc_khz = 1000000, .hc_features = on ? 0x7f : 0, .hc_port = 0x560, .hc_irq = 5};
         struct x86_cpuid_policy *p = x86_cpuid_new(&cfg);
-        struct x86_cpu *c = calloc(1, sizeof(*c));
+        struct x86_cpu *c = aligned_alloc(_Alignof(struct x86_cpu), sizeof(*c));
+        memset(c, 0, sizeof(*c));
         uint32_t r[4], last[4];
         c->cpuid = p;
         x86_cpuid(c, 0x16, 0, last);

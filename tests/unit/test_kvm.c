@@ -291,9 +291,16 @@ static void scramble(void *p, size_t n, uint32_t seed)
         ((uint8_t *)p)[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24);
 }
 
+static struct x86_cpu *new_cpu(void) /* calloc does not align enough */
+{
+    struct x86_cpu *c = aligned_alloc(_Alignof(struct x86_cpu), sizeof(*c));
+    assert_non_null(c);
+    return memset(c, 0, sizeof(*c));
+}
+
 static void regs_round_trip(void **s)
 {
-    struct x86_cpu *c = calloc(1, sizeof(*c)), *d = calloc(1, sizeof(*d));
+    struct x86_cpu *c = new_cpu(), *d = new_cpu();
     struct kvm_regs r;
     scramble(c->gpr, sizeof(c->gpr), 1);
     c->rip = 0xffffffff81000123;
@@ -313,7 +320,7 @@ static void regs_round_trip(void **s)
 
 static void sregs_round_trip(void **s)
 {
-    struct x86_cpu *c = calloc(1, sizeof(*c)), *d = calloc(1, sizeof(*d));
+    struct x86_cpu *c = new_cpu(), *d = new_cpu();
     struct kvm_sregs2 k, back;
     struct kvm_sregs old;
     for (unsigned i = 0; i < X86_NSEG; i++)
@@ -368,7 +375,7 @@ static void sregs_round_trip(void **s)
 
 static void debug_and_events(void **s)
 {
-    struct x86_cpu *c = calloc(1, sizeof(*c)), *d = calloc(1, sizeof(*d));
+    struct x86_cpu *c = new_cpu(), *d = new_cpu();
     struct kvm_debugregs r;
     struct kvm_vcpu_events e;
     scramble(c->dr, sizeof(c->dr), 7);
