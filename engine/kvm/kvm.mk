@@ -25,7 +25,7 @@ CHECKS += kvm/live:$(KVM_LIVE)
 CHECKS += engines:sh@tests/kvm/engines.sh@$(O)/ringer
 CHECK_DEPS += $(KVM_LIVE) guests teach guest
 CHECKS_FULL += $(foreach w,engine guest teach debian/1 debian/2 debian/4,check-kvm/$(w):CHECK_KVM_WHAT=$(w)@CHECK_KVM_FULL=1@CHECK_KVM_LIMIT=290@$(CHECK_KVM))
-CHECKS_FULL += check-kvm/bench:CHECK_KVM_BENCH=--monitors=kvm,qemu-kvm\ --reps=1\ --only=none@CHECK_KVM_LIMIT=290@$(CHECK_KVM)
+CHECKS_FULL += check-kvm/bench:CHECK_KVM_BENCH="--monitors=kvm,qemu-kvm@--reps=1@--only=none"@CHECK_KVM_LIMIT=290@$(CHECK_KVM)
 CHECK_FULL_DEPS += $(O)/ringer.static bench-files spin
 # The program without shared libraries (make STATIC=1); sanitizers have none
 ifneq ($(filter rel dbg,$(MODE)),)
