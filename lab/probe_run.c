@@ -228,6 +228,20 @@ NO_CHECKS static void on_signal(int sig, siginfo_t *si, void *ctx)
                              (uint64_t)USER_DS << 48);
 }
 
+/* rt_sigaction itself: a handler of libc's or of a sanitizer's in front of ours would want the thread-local storage that may be gone. */
+__asm__(".pushsection .text\n.type probe_restorer, @function\nprobe_restorer: mov $15, %eax\nsyscall\n.size probe_restorer, .-probe_restorer\n.popsection");
+void probe_restorer(void);
+static void handle(int sig)
+{
+    const struct {
+        void (*handler)(int, siginfo_t *, void *);
+        unsigned long flags;
+        void (*restorer)(void);
+        uint64_t mask;
+    } a = {on_signal, SA_SIGINFO | SA_ONSTACK | SA_NODEFER | 0x04000000 /* SA_RESTORER */, probe_restorer, 0};
+    syscall(SYS_rt_sigaction, sig, &a, NULL, sizeof(a.mask));
+}
+
 static bool map_at(uint32_t at, size_t size, int prot)
 {
     void *want = (void *)(uintptr_t)at;
@@ -269,7 +283,6 @@ static void child_main(const struct probe_case *c, bool m32, bool timed, pid_t p
     static const int sigs[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGSYS};
     struct rlimit none = {0, 0}, cpu = {SECONDS, SECONDS};
     struct itimerval limit = {.it_value.tv_sec = SECONDS};
-    struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
     stack_t ss = {.ss_size = 1 << 16};
     sigset_t empty;
 
@@ -312,9 +325,8 @@ static void child_main(const struct probe_case *c, bool m32, bool timed, pid_t p
     s->gpr[X86_RSP] = s->gpr[X86_RBP] = PROBE_STACK;
     s->gpr[X86_RSI] = s->gpr[X86_RDI] = PROBE_DATA + 0x100;
 
-    sigemptyset(&sa.sa_mask);
     for (unsigned i = 0; i < sizeof(sigs) / sizeof(sigs[0]); i++)
-        sigaction(sigs[i], &sa, NULL);
+        handle(sigs[i]);
     if (!set_up(c)) {
         s->raw.end = RAW_SETUP;
         _exit(0);
