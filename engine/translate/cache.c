@@ -165,13 +165,14 @@ int tr_cache_init(struct translate *x, int one)
 
     x->one = one < 0 ? loop_is_fast() : (uint8_t)one;
 
-    x->arena = aligned_alloc(64, TR_ARENA_SIZE);
+    x->arena = host_ram_alloc(TR_ARENA_SIZE, NULL);
     x->hash = calloc(1u << TR_HASH_BITS, sizeof(*x->hash));
     if (!x->arena || !x->hash || tr_park_init(x) || host_exec_alloc(TR_CODE_SIZE, &rw, &rx))
         return -1;
     x->rw = rw;
     x->rx = rx;
     x->taken = 64;
+    x->size = (struct tr_size){.cap = TR_CODE_LEAST};
     x->room->tlb_mask = (uint64_t)(TR_TLB_SIZE - 1) * sizeof(struct tr_tlb);
     x->room->jump_mask = (uint64_t)(TR_JUMP_SIZE - 1) * sizeof(struct tr_jump);
     x->room->host_mxcsr = 0x1f80;
@@ -197,7 +198,7 @@ int tr_cache_init(struct translate *x, int one)
 void tr_cache_fini(struct translate *x)
 {
     host_exec_free(x->rw, x->rx, TR_CODE_SIZE);
-    free(x->arena);
+    host_ram_free(x->arena, TR_ARENA_SIZE, -1);
     free(x->hash);
     free(x->parked);
 }
@@ -375,6 +376,7 @@ static void enter(struct translate *x, struct tr_block *b)
         b->pnext2 = p->blocks;
         p->blocks = tr_arena_off(x, b);
     }
+    tr_size_built(x, b);
     x->st.built++;
 }
 
@@ -402,8 +404,10 @@ static struct tr_block *build(struct translate *x, struct source *s, uint64_t li
             break;
         n += k;
     }
-    if (x->taken + worst > TR_ARENA_SIZE || x->used + TR_BLOCK_CODE > TR_CODE_SIZE || (x->nhash >= TR_HASH_MAX && !rehash(x)))
+    if (x->taken + worst > TR_ARENA_FOR(x->size.cap) || x->used + TR_BLOCK_CODE > x->size.cap || (x->nhash >= TR_HASH_MAX && !rehash(x))) {
+        tr_size_full(x, host_thread_cpu_ns());
         empty(x);
+    }
     const bool crosses = s->gpa2 != NO_PAGE;
     struct tr_block *b = tr_take(x, tr_block_size(crosses), 8);
 

@@ -39,8 +39,11 @@
 #define TR_LOG 512u
 #define TR_PAGE_SET 16384u
 #define TR_WINDOWS 8u
-#define TR_CODE_SIZE (26u << 20)
-#define TR_ARENA_SIZE (12u << 20)
+#define TR_CODE_LEAST (12u << 20) /* see size.c */
+#define TR_CODE_SIZE (32u << 20)
+#define TR_ARENA_FOR(code) ((code) / 8 * 3) /* what blocks that have so much code need, with some to spare */
+#define TR_ARENA_SIZE TR_ARENA_FOR(TR_CODE_SIZE)
+#define TR_SEEN 65536u
 #define TR_BLOCK_CODE (48u << 10) /* no block is longer */
 #define TR_EXTEND 24u             /* instructions after which no further conditional branch is passed */
 #define TR_BLOCK_MAX (TR_EXTEND - 1 + BLOCK_MAX)
@@ -196,6 +199,13 @@ struct tr_far_page {
 #define TR_HASH_MAX (7u << (TR_HASH_BITS - 3)) /* slots in use */
 #define TR_PAGE_BITS 10
 
+struct tr_size {
+    size_t cap; /* bytes of code at which the cache is emptied; whole pages */
+    uint64_t since; /* CPU time of the thread when it was emptied last */
+    unsigned built, again; /* of the blocks looked at: made since then, and had been there before */
+    uint64_t seen[2][TR_SEEN / 64]; /* hashed sets of them: since then, and before */
+};
+
 struct tr_stats {
     uint64_t built, flushed, killed, misses, redone, calls, interp_blocks, interp_insns, steps, syncs, cleared;
     uint64_t entered, jumps, links; /* by the dispatcher; jump table misses; first uses of links */
@@ -237,6 +247,7 @@ struct translate {
     uint64_t jump_pages[2][TR_PAGE_SET / 64]; /* hashed sets of pages that were entered in the jump tables; [1]: global */
 
     uint8_t *rw, *rx;
+    struct tr_size size;
     size_t used, base; /* code bytes; the first base are stubs */
     uint8_t *arena;
     size_t taken;
@@ -286,6 +297,13 @@ void tr_park_jump(struct tr_parked *p, unsigned ctx, unsigned slot, const struct
 /* Put back what belongs to the address space that has come back, if anything. */
 void tr_unpark(struct translate *x);
 void tr_park_forget(struct translate *x);
+
+/* --- size.c --- */
+void tr_size_built(struct translate *x, const struct tr_block *b);
+/* The cache is full and about to be emptied. now: CPU time of the thread, ns. */
+void tr_size_full(struct translate *x, uint64_t now);
+/* What the cache should hold, after ns of CPU time in which so many blocks were made, some of which had been there before. */
+size_t tr_size_next(size_t cap, unsigned built, unsigned again, uint64_t ns);
 
 /* --- windows.c --- */
 /* From now on the lookup of w, if it fails, leads to code, of the rest of its block, in the executable view. */
