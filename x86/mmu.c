@@ -160,17 +160,21 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
         return;
     }
     m->page_version = m->version;
-    for (unsigned x = 0; x < X86_TLB_NCTX; x++) {
-        struct x86_tlb_entry *e = &m->tlb[x][(lin >> 12) & (X86_TLB_SIZE - 1)];
+    for (unsigned way = 0; way < 2; way++) {
+        const unsigned slot = (lin >> 12) & (X86_TLB_SIZE - 1), code = (lin >> 12) & (X86_ITLB_SIZE - 1);
 
-        if (((e->tag_r | e->tag_w) & ~(uint64_t)OFFS) == page)
-            e->tag_r = e->tag_w = 0;
-    }
-    for (unsigned u = 0; u < 2; u++) {
-        struct x86_itlb_entry *e = &m->itlb[u][(lin >> 12) & (X86_ITLB_SIZE - 1)];
+        for (unsigned x = 0; x < X86_TLB_NCTX; x++) {
+            struct x86_tlb_entry *e = &m->tlb[x][way ? X86_TLB_OTHER(slot) : slot];
 
-        if ((e->tag & ~(uint64_t)OFFS) == page)
-            e->tag = 0;
+            if (((e->tag_r | e->tag_w) & ~(uint64_t)OFFS) == page)
+                e->tag_r = e->tag_w = 0;
+        }
+        for (unsigned u = 0; u < 2; u++) {
+            struct x86_itlb_entry *e = &m->itlb[u][way ? X86_ITLB_OTHER(code) : code];
+
+            if ((e->tag & ~(uint64_t)OFFS) == page)
+                e->tag = 0;
+        }
     }
 }
 
@@ -392,17 +396,56 @@ static bool become_writer(const struct x86_cpu *c, uint32_t *page_flags)
     return !(flags & GPA_PF_CODE);
 }
 
+static void swap_bits(uint64_t *set, unsigned a, unsigned b)
+{
+    const uint64_t diff = (set[a / 64] >> (a % 64) ^ set[b / 64] >> (b % 64)) & 1;
+
+    set[a / 64] ^= diff << (a % 64);
+    set[b / 64] ^= diff << (b % 64);
+}
+
+/* Exchange what a page's slot holds with what the other slot does in which it may be kept. */
+static void swap_ways(struct x86_mmu *m, enum x86_tlb_ctx ctx, unsigned slot)
+{
+    const struct x86_tlb_entry e = m->tlb[ctx][slot];
+    const unsigned other = X86_TLB_OTHER(slot);
+
+    m->tlb[ctx][slot] = m->tlb[ctx][other];
+    m->tlb[ctx][other] = e;
+    swap_bits(m->global[ctx], slot, other);
+    swap_bits(m->local[ctx], slot, other);
+}
+
+static void swap_code_ways(struct x86_mmu *m, bool user, unsigned slot)
+{
+    const struct x86_itlb_entry e = m->itlb[user][slot];
+    const unsigned other = X86_ITLB_OTHER(slot);
+
+    m->itlb[user][slot] = m->itlb[user][other];
+    m->itlb[user][other] = e;
+    swap_bits(m->iglobal[user], slot, other);
+    swap_bits(m->ilocal[user], slot, other);
+}
+
 /* Translate for an access in the context tlb and cache the result if the page can be cached. */
 static int translate(struct x86_cpu *c, struct x86_tlb_entry *tlb, uint64_t lin, int access, uint64_t *gpa)
 {
     enum x86_tlb_ctx ctx = ctx_of(c, tlb);
-    struct x86_tlb_entry *e = &tlb[(lin >> 12) & (X86_TLB_SIZE - 1)];
-    uint64_t page = lin & ~(uint64_t)OFFS, tag;
+    const unsigned slot = (lin >> 12) & (X86_TLB_SIZE - 1);
+    struct x86_tlb_entry *e = &tlb[slot];
+    uint64_t tag = (lin & ~(uint64_t)OFFS) | c->mmu.gen;
     struct x86_xlat x;
     uint32_t *page_flags;
     uint8_t *host;
     bool ram;
 
+    if (e->tag_r != tag && tlb[X86_TLB_OTHER(slot)].tag_r == tag) {
+        swap_ways(&c->mmu, ctx, slot);
+        if ((access == X86_WRITE ? e->tag_w : e->tag_r) == tag) {
+            *gpa = e->gpa | (lin & OFFS);
+            return X86_OK;
+        }
+    }
     /* X86_TLB_SUPER is supervisor without AC, which is also what an implicit access is */
     if (x86_walk(c, lin, access, ctx == X86_TLB_USER, ctx == X86_TLB_SUPER, &x) != X86_OK)
         return X86_FAULT;
@@ -410,13 +453,15 @@ static int translate(struct x86_cpu *c, struct x86_tlb_entry *tlb, uint64_t lin,
     host = memory_at(c, x.gpa, &ram, &page_flags);
     if (!host || page_watched(c, lin))
         return X86_OK;
-    tag = page | c->mmu.gen;
+    tag = (lin & ~(uint64_t)OFFS) | c->mmu.gen; /* a bus access of the walk's may have flushed */
+    if (e->tag_r != tag && (e->tag_r & OFFS) == c->mmu.gen)
+        swap_ways(&c->mmu, ctx, slot);
     e->gpa = x.gpa & ~(uint64_t)OFFS;
     e->addend = (uint64_t)(uintptr_t)host - lin;
     e->tag_r = tag;
     e->tag_w = x.writable && ram && become_writer(c, page_flags) ? tag : 0;
     note_large(&c->mmu, lin, &x);
-    note_global(c->mmu.global[ctx], c->mmu.local[ctx], (lin >> 12) & (X86_TLB_SIZE - 1), x.global);
+    note_global(c->mmu.global[ctx], c->mmu.local[ctx], slot, x.global);
     return X86_OK;
 }
 
@@ -547,13 +592,16 @@ int x86_lin_host(struct x86_cpu *c, uint64_t lin, int access, void **host)
 int x86_fetch_page(struct x86_cpu *c, uint64_t lin, const uint8_t **host, uint64_t *gpa)
 {
     bool user = c->cpl == 3;
-    struct x86_itlb_entry *e = &c->mmu.itlb[user][(lin >> 12) & (X86_ITLB_SIZE - 1)];
+    const unsigned slot = (lin >> 12) & (X86_ITLB_SIZE - 1);
+    struct x86_itlb_entry *e = &c->mmu.itlb[user][slot];
     uint64_t tag = (lin & ~(uint64_t)OFFS) | c->mmu.gen;
     uint32_t *page_flags;
     struct x86_xlat x;
     uint8_t *mem;
     bool ram;
 
+    if (e->tag != tag && c->mmu.itlb[user][X86_ITLB_OTHER(slot)].tag == tag)
+        swap_code_ways(&c->mmu, user, slot);
     if (e->tag != tag) {
         if (x86_walk(c, lin, X86_EXEC, user, false, &x) != X86_OK)
             return X86_FAULT;
@@ -563,12 +611,13 @@ int x86_fetch_page(struct x86_cpu *c, uint64_t lin, const uint8_t **host, uint64
             *host = NULL;
             return X86_OK;
         }
-        tag = (lin & ~(uint64_t)OFFS) | c->mmu.gen;
+        if ((e->tag & OFFS) == c->mmu.gen)
+            swap_code_ways(&c->mmu, user, slot);
         e->gpa = *gpa;
         e->host = mem;
         e->tag = tag;
         note_large(&c->mmu, lin, &x);
-        note_global(c->mmu.iglobal[user], c->mmu.ilocal[user], (lin >> 12) & (X86_ITLB_SIZE - 1), x.global);
+        note_global(c->mmu.iglobal[user], c->mmu.ilocal[user], slot, x.global);
     }
     *gpa = e->gpa;
     *host = e->host;

@@ -75,25 +75,36 @@ static void park(struct x86_mmu *m, unsigned pcid)
             }
 }
 
+#define NONE (~0u)
+/* That of two slots which no global page has. */
+static unsigned free_way(const uint64_t *global, unsigned slot, unsigned other)
+{
+    if (!(global[slot / 64] >> (slot % 64) & 1))
+        return slot;
+    return global[other / 64] >> (other % 64) & 1 ? NONE : other;
+}
+
 /* Into slots that no global page has. Page 0 is as good as any other here: the generation is never 0. */
 static void unpark(struct x86_mmu *m, struct x86_parked *p)
 {
     for (unsigned i = 0; i < p->n; i++) {
-        const unsigned x = p->page[i].ctx, slot = p->page[i].slot;
-        struct x86_tlb_entry *e = &m->tlb[x][slot];
+        const unsigned x = p->page[i].ctx, slot = free_way(m->global[x], p->page[i].slot, X86_TLB_OTHER(p->page[i].slot));
         const bool may_write = p->page[i].e.tag_w == p->page[i].e.tag_r && p->page[i].e.tag_w;
 
-        if (m->global[x][slot / 64] >> (slot % 64) & 1)
+        if (slot == NONE)
             continue;
+
+        struct x86_tlb_entry *e = &m->tlb[x][slot];
+
         *e = p->page[i].e;
         e->tag_r |= m->gen;
         e->tag_w = may_write ? e->tag_r : 0;
         m->local[x][slot / 64] |= 1ull << (slot % 64);
     }
     for (unsigned i = 0; i < p->ncode; i++) {
-        const unsigned u = p->code[i].user, slot = p->code[i].slot;
+        const unsigned u = p->code[i].user, slot = free_way(m->iglobal[u], p->code[i].slot, X86_ITLB_OTHER(p->code[i].slot));
 
-        if (m->iglobal[u][slot / 64] >> (slot % 64) & 1)
+        if (slot == NONE)
             continue;
         m->itlb[u][slot] = p->code[i].e;
         m->itlb[u][slot].tag |= m->gen;

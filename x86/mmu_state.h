@@ -1,7 +1,8 @@
 /*
  * Software TLB: state embedded in struct x86_cpu (see x86/mmu.h for the functions).
  *
- * In a nutshell: a direct-mapped cache of linear page -> host pointer, three
+ * In a nutshell: a cache of linear page -> host pointer, looked up in one slot, with
+ * a second one for what another page has displaced from it (a miss looks there before it walks, and exchanges the two). It is three
  * contexts deep because the same page has other rights for user accesses,
  * supervisor accesses, and supervisor accesses with SMAP suspended
  * (RFLAGS.AC = 1). An entry's tag is the linear page address with the current
@@ -18,6 +19,8 @@
 #define X86_TLB_BITS 10
 #define X86_TLB_SIZE (1u << X86_TLB_BITS)
 #define X86_ITLB_SIZE 1024u
+#define X86_TLB_OTHER(slot) ((slot) ^ X86_TLB_SIZE / 2)
+#define X86_ITLB_OTHER(slot) ((slot) ^ X86_ITLB_SIZE / 2)
 #define X86_LARGE_FILTER_BITS 1024u
 
 enum x86_tlb_ctx { X86_TLB_USER, X86_TLB_SUPER, X86_TLB_SUPER_AC, X86_TLB_NCTX };
