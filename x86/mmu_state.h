@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define X86_TLB_BITS 10
+#define X86_TLB_BITS 11
 #define X86_TLB_SIZE (1u << X86_TLB_BITS)
 #define X86_ITLB_SIZE 1024u
 #define X86_TLB_OTHER(slot) ((slot) ^ X86_TLB_SIZE / 2)

@@ -32,24 +32,10 @@ void tr_serialise(void)
                      : "r8", "memory", "cc");
 }
 
-static void drop_tlb(struct translate *x, unsigned ctx, unsigned slot)
-{
-    struct tr_tlb *e = &x->room->tlb[ctx][slot];
-
-    e->nread = e->nwrite = TR_NONE(slot) + x->one * 0x1000u;
-    e->local = 0;
-}
 /* An entry of zeros would match address one, which has slot one. */
 static void drop_jump(struct translate *x, unsigned ctx, unsigned slot)
 {
     x->room->jump[ctx][slot] = (struct tr_jump){.nlin = slot == x->one ? 0 - 1ull : 0};
-}
-
-static void clear_tlb(struct translate *x, unsigned ctx)
-{
-    for (unsigned i = 0; i < TR_TLB_SIZE; i++)
-        drop_tlb(x, ctx, i);
-    x->tlb_log[ctx].n = 0;
 }
 
 static void clear_jump(struct translate *x, unsigned ctx)
@@ -89,7 +75,7 @@ static bool jumped_to(const struct translate *x, uint64_t lin)
 static void drop_page(struct translate *x, uint64_t page)
 {
     for (unsigned c = 0; c < X86_TLB_NCTX; c++) {
-        drop_tlb(x, c, page >> 12 & (TR_TLB_SIZE - 1));
+        tr_tlb_drop_page(x, c, page);
         if (jumped_to(x, page) || jumped_to(x, page - 0x1000)) /* blocks may reach into the page from the one before */
             for (unsigned i = 0; i < TR_JUMP_SIZE; i++)
                 if (page - x->room->jump[c][i].page <= 0x1000)
@@ -103,15 +89,9 @@ static void drop_nonglobal(struct translate *x)
 
     memset(x->jump_pages[0], 0, sizeof(x->jump_pages[0]));
     for (unsigned c = 0; c < X86_TLB_NCTX; c++) {
-        struct tr_log *t = &x->tlb_log[c], *j = &x->jump_log[c];
+        struct tr_log *j = &x->jump_log[c];
 
-        if (t->n == TR_LOG)
-            clear_tlb(x, c);
-        for (unsigned i = 0; i < t->n; i++) {
-            tr_park_tlb(p, c, t->slot[i], &x->room->tlb[c][t->slot[i]]);
-            drop_tlb(x, c, t->slot[i]);
-        }
-        t->n = 0;
+        tr_tlb_drop_local(x, c, p);
         if (j->n == TR_LOG)
             clear_jump(x, c);
         for (unsigned i = 0; i < j->n; i++) {
@@ -136,7 +116,7 @@ void tr_sync(struct translate *x)
         tr_far_check_page(x, m->flushed_page);
     } else {
         for (unsigned i = 0; i < X86_TLB_NCTX; i++)
-            clear_tlb(x, i);
+            tr_tlb_clear(x, i);
         tr_park_forget(x);
         if (walks != x->walks) { /* else write translations alone were taken away */
             tr_forget_jumps(x);
@@ -188,8 +168,7 @@ int tr_cache_init(struct translate *x, int one)
     x->room->not_df = 0xffffffffu & ~(uint32_t)X86_FL_DF;
     for (unsigned i = 0; i < 7; i++)
         x->room->align_mask[i] = (1u << i) - 1;
-    for (unsigned i = 0; i < X86_TLB_NCTX; i++)
-        clear_tlb(x, i);
+    tr_tlb_init(x);
     tr_forget_jumps(x);
     tr_make_stubs(x);
     return 0;

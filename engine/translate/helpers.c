@@ -126,10 +126,9 @@ static bool fill(struct translate *x, uint64_t lin, bool write)
     if ((write ? e->tag_w : e->tag_r) != tag)
         return false;
     const bool local = !(m->global[ctx][slot / 64] >> (slot % 64) & 1);
+    const struct tr_tlb n = {.nread = e->tag_r == tag ? one - page : none, .nwrite = e->tag_w == tag ? one - page : none, .addend = e->addend, .local = local};
 
-    if (local)
-        tr_log(&x->tlb_log[ctx], slot);
-    x->room->tlb[ctx][slot] = (struct tr_tlb){.nread = e->tag_r == tag ? one - page : none, .nwrite = e->tag_w == tag ? one - page : none, .addend = e->addend, .local = local};
+    tr_tlb_put(x, ctx, slot, &n);
     return true;
 }
 
@@ -148,7 +147,7 @@ static bool string_redo(const struct x86_cpu *c, const struct tr_site *s, uint64
 
     if (s->rep && (lin & 0xfff) + c->gpr[X86_RCX] * s->rep > 0x1000)
         return true;
-    return s->pair && si != di && ((si ^ di) & (TR_TLB_SIZE - 1)) == 0;
+    return s->pair && si != di && ((si ^ di) & (TR_WAYS - 1)) == 0; /* filling for one may displace the other */
 }
 
 uintptr_t xl_miss(struct vcpu *v, struct tr_site *s)

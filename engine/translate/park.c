@@ -75,16 +75,8 @@ void tr_unpark(struct translate *x)
         p++;
     if (p == x->parked + X86_PARKED_PCIDS)
         return;
-    for (unsigned i = 0; i < p->ntlb; i++) { /* where no global page is */
-        const unsigned c = p->tlb[i].ctx, slot = p->tlb[i].slot;
-        struct tr_tlb *e = &x->room->tlb[c][slot];
-        const uint64_t none = TR_NONE(slot) + x->one * 0x1000u;
-
-        if (e->nread != none || e->nwrite != none)
-            continue;
-        *e = p->tlb[i].e;
-        tr_log(&x->tlb_log[c], slot);
-    }
+    for (unsigned i = 0; i < p->ntlb; i++)
+        tr_tlb_put_back(x, p->tlb[i].ctx, p->tlb[i].slot, &p->tlb[i].e);
     for (unsigned i = 0; i < p->njump; i++) {
         const unsigned c = p->jump[i].ctx, slot = p->jump[i].slot;
 

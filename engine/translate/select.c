@@ -206,8 +206,8 @@ bool sel_address(struct tr *t, unsigned dst, const struct sel_where *at, int ext
     return true;
 }
 
-/* rep: not 0: guest RCX elements of this size, not size bytes. */
-static void look(struct tr *t, bool write, unsigned size, unsigned rep, struct tr_site *s, bool wide)
+/* rep: not 0: guest RCX elements of this size, not size bytes. stub: where a miss goes; NULL: it is a window's. */
+static void look(struct tr *t, bool write, unsigned size, unsigned rep, struct tr_site *s, uint8_t *stub)
 {
     const unsigned ctx = t->b->key & TR_CTX;
     struct emit *e = &t->e;
@@ -221,7 +221,7 @@ static void look(struct tr *t, bool write, unsigned size, unsigned rep, struct t
     if (rep)
         e_lea(e, H_CX, (struct hmem){H_CX, H_GCX, (uint8_t)rep, 0});
     SHRX(H_CX, H_CX);
-    sel_check(t, (struct out){.kind = wide ? OUT_WINDOW : OUT_STUB, .site = s, .stub = t->x->miss_stub});
+    sel_check(t, (struct out){.kind = stub ? OUT_STUB : OUT_WINDOW, .site = s, .stub = stub ? stub : t->x->window_way_stub[ctx][write]});
     e_load(e, H_S1, indexed(H_S1, AT_ROOM(tlb), (int32_t)(ctx * sizeof(t->x->room->tlb[0]) + offsetof(struct tr_tlb, addend))));
 }
 
@@ -232,7 +232,7 @@ struct tr_site *sel_lookup_string(struct tr *t, bool write, unsigned size, unsig
     s->size = (uint8_t)(scale ? 1 : size);
     s->rep = (uint8_t)scale;
     s->access = write ? X86_WRITE : X86_READ;
-    look(t, write, size, scale, s, false);
+    look(t, write, size, scale, s, t->x->miss_stub);
     return s;
 }
 
@@ -243,7 +243,7 @@ void sel_lookup(struct tr *t, bool write, unsigned size, bool again)
     s->size = (uint8_t)size;
     s->access = write ? X86_WRITE : X86_READ;
     s->redo = !again;
-    look(t, write, size, 0, s, false);
+    look(t, write, size, 0, s, again ? t->x->way_stub[t->b->key & TR_CTX][write] : t->x->miss_stub);
 }
 
 void sel_look_wide(struct tr *t, bool write, unsigned size, bool own_write, unsigned own, unsigned own_size)
@@ -256,7 +256,7 @@ void sel_look_wide(struct tr *t, bool write, unsigned size, bool own_write, unsi
     w->wide_write = write;
     w->own = (uint8_t)own;
     w->own_size = (uint8_t)own_size;
-    look(t, write, size, 0, &w->s, true);
+    look(t, write, size, 0, &w->s, NULL);
 }
 
 /* Locked accesses that are not aligned go the exact way: they might cross a cache line. */
@@ -800,7 +800,7 @@ static void out_of_line(struct tr *t, const struct out *o)
         break;
     case OUT_WINDOW:
         e_imm32(e, H_S1, sel_site_id(t, o->site));
-        e_jmp(e, t->x->window_stub);
+        e_jmp(e, o->stub);
         ((struct tr_window *)(void *)o->site)->link = tr_code_off(t->x, o->disp);
         break;
     case OUT_FAR:

@@ -131,6 +131,8 @@ void tr_make_stubs(struct translate *x)
         call_site(e, x, out[i].fn);
     }
     align(e);
+    tr_make_way_stubs(x, e);
+    align(e);
     tr_make_table_stubs(x, e);
     x->leave_stub = align(e);
     e_store(e, H_S1, AT_ROOM(aux));

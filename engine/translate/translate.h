@@ -34,7 +34,7 @@
 #include "engine/interp/interp.h"
 #include "engine/translate/emit.h"
 
-#define TR_TLB_SIZE 1024u
+#define TR_TLB_SIZE 2048u
 #define TR_JUMP_SIZE 8192u
 #define TR_LOG 512u
 #define TR_PAGE_SET 16384u
@@ -48,14 +48,19 @@
 #define TR_EXTEND 24u             /* instructions after which no further conditional branch is passed */
 #define TR_BLOCK_MAX (TR_EXTEND - 1 + BLOCK_MAX)
 
-/* nread, nwrite: minus the linear page address, if the access is allowed, plus a page where checks want 1 (translate.one). An entry
+/* A page's entry is in the slot that its address says, where code looks it up, or in TR_OTHER of that, where another page has
+ * displaced it to: a lookup that fails looks there and exchanges the two (tlb.c). No page is in both.
+ *
+ * nread, nwrite: minus the linear page address, if the access is allowed, plus a page where checks want 1 (translate.one). An entry
  * matches if the sum of it and the address of the access's last byte, shifted by the page size, is that. TR_NONE(slot), with the same added, never
- * matches: it stands for a page that neither has the slot nor follows one that has. */
+ * matches: it stands for a page that has neither slot, nor follows one that has. */
 struct tr_tlb {
     uint64_t nread, nwrite, addend;
     uint64_t local; /* not 0: of a page that is not global */
 };
-#define TR_NONE(slot) ((slot) == 0 || (slot) == TR_TLB_SIZE - 1 ? 0 - (uint64_t)(TR_TLB_SIZE / 2) * 0x1000 : 0)
+#define TR_WAYS (TR_TLB_SIZE / 2)
+#define TR_OTHER(slot) ((slot) ^ TR_WAYS)
+#define TR_NONE(slot) ((slot) % TR_WAYS == 0 || (slot) % TR_WAYS == TR_WAYS - 1 ? 0 - (uint64_t)(TR_WAYS / 2) * 0x1000 : 0)
 /* nlin: minus the linear address, plus what checks want. */
 struct tr_jump {
     uint64_t nlin, page;
@@ -73,7 +78,8 @@ struct room {
     uint64_t align_mask[7], not_if, arith, fsgsbase, df, not_df, sce, masked, upper, stepped; /* operands of PDEP and PEXT */
     uint64_t direct; /* not 0: whoever enters CPL 3 in the current address space leaves to the dispatcher, which may run that code directly */
     uint32_t xmm_dead, ymm_dead; /* not 0: vector registers, their upper halves, are in struct x86_cpu, not in the host's */
-    uint64_t spare[4];
+    uint64_t kept[3]; /* registers, by way_stub */
+    uint64_t spare;
     struct tr_jump jump[X86_TLB_NCTX][TR_JUMP_SIZE];
     struct tr_tlb tlb[X86_TLB_NCTX][TR_TLB_SIZE];
 };
@@ -238,11 +244,12 @@ struct translate {
     uint8_t key;
     bool turn; /* the interpreter's */
     bool uncounted; /* blocks do not count instructions */
-    /* Slots in use whose page is not global: what a MOV to CR3 takes away. */
+    /* Slots in use whose page is not global: what a MOV to CR3 takes away. Of the TLB either slot of a pair stands for both. */
     struct tr_log {
         unsigned n; /* TR_LOG: too many to list */
         uint16_t slot[TR_LOG];
     } tlb_log[X86_TLB_NCTX], jump_log[X86_TLB_NCTX];
+    uint64_t tlb_used[X86_TLB_NCTX][TR_WAYS / 64]; /* pairs of slots that may have pages */
     struct tr_parked *parked; /* TR_PARKED of them (park.c) */
     uint64_t jump_pages[2][TR_PAGE_SET / 64]; /* hashed sets of pages that were entered in the jump tables; [1]: global */
 
@@ -260,6 +267,7 @@ struct translate {
 
     /* stubs, writable view */
     uint8_t *exec_stub, *miss_stub, *window_stub, *xmm_stub, *ymm_stub, *vector_save_stub, *leave_stub, *chain_stub, *goto_stub, *far_stub, *table_stub[X86_TLB_NCTX];
+    uint8_t *way_stub[X86_TLB_NCTX][2], *window_way_stub[X86_TLB_NCTX][2]; /* by context and whether it is a write */
     void (*enter)(void *rsp, const uint8_t *code);
 
     struct tr_stats st;
@@ -287,6 +295,19 @@ void tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
 /* --- select_branch.c --- */
 /* The target in S0, the site's offset in tmp[2]: go there by the jump table. */
 void tr_make_table_stubs(struct translate *x, struct emit *e);
+
+/* --- tlb.c: the table of pages (struct tr_tlb) --- */
+/* Enter a page in its slot; what was there goes to the other. */
+void tr_tlb_put(struct translate *x, unsigned ctx, unsigned slot, const struct tr_tlb *e);
+/* Enter a page that had slot or the other one, unless other pages have both. */
+void tr_tlb_put_back(struct translate *x, unsigned ctx, unsigned slot, const struct tr_tlb *e);
+void tr_tlb_init(struct translate *x);
+void tr_tlb_clear(struct translate *x, unsigned ctx);
+void tr_tlb_drop_page(struct translate *x, unsigned ctx, uint64_t page);
+/* What is not of global pages goes; to p, if that is not NULL. */
+void tr_tlb_drop_local(struct translate *x, unsigned ctx, struct tr_parked *p);
+/* way_stub, window_way_stub */
+void tr_make_way_stubs(struct translate *x, struct emit *e);
 
 /* --- park.c: what a MOV to CR3 takes from the tables, until the address space comes back --- */
 int tr_park_init(struct translate *x);

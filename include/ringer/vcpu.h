@@ -68,7 +68,7 @@ struct vcpu {
 
 /* Below every struct vcpu lies this much zeroed memory of the engine's, so that one base register reaches both (and a stack
  * may grow down in it). Not charged until touched. */
-#define VCPU_ROOM (1u << 20)
+#define VCPU_ROOM (5u << 18)
 
 static inline struct vcpu *vcpu_of(struct x86_cpu *c) { return (struct vcpu *)c; }
 
