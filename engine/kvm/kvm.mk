@@ -1,7 +1,7 @@
 LIB_SRC += $(wildcard engine/kvm/*.c)
 
-# Engine kvm under an emulated processor with AMD-V: scripts/check-kvm.sh. Minutes on two cores, by how busy they are, so it is part of
-# make check-full, in parts that fit the time of one test. Without what it needs it says that it was skipped.
+# Engine kvm under an emulated processor with AMD-V: scripts/check-kvm.sh. Minutes on two cores, many more when they are busy, so it is part of
+# make check-full, in parts with a limit of their own. Without what it needs it says that it was skipped.
 CHECK_KVM = sh@scripts/check-kvm.sh@$(O)/ringer.static@$(KERNEL_DIR)@$(ROOT_DIR)/initrd.cpio@out/guest@$(KVM_LIVE)
 KVM_LIVE = $(O)/tests/kvm/live
 SPACED_CHECK_KVM = $(subst @, ,$(CHECK_KVM)) || [ $$? = 77 ]
@@ -24,8 +24,8 @@ TEST_DEPS += $(KVM_LIVE).d
 CHECKS += kvm/live:$(KVM_LIVE)
 CHECKS += engines:sh@tests/kvm/engines.sh@$(O)/ringer
 CHECK_DEPS += $(KVM_LIVE) guests teach guest
-CHECKS_FULL += $(foreach w,engine guest teach debian/1 debian/2 debian/4,check-kvm/$(w):CHECK_KVM_WHAT=$(w)@CHECK_KVM_FULL=1@CHECK_KVM_LIMIT=290@$(CHECK_KVM))
-CHECKS_FULL += check-kvm/bench:CHECK_KVM_BENCH="--monitors=kvm,qemu-kvm@--reps=1@--only=none"@CHECK_KVM_LIMIT=290@$(CHECK_KVM)
+CHECKS_FULL += $(foreach w,engine guest teach debian/1 debian/2 debian/4,check-kvm/$(w):CHECK_TIMEOUT=1200@CHECK_KVM_WHAT=$(w)@CHECK_KVM_FULL=1@CHECK_KVM_LIMIT=1180@$(CHECK_KVM))
+CHECKS_FULL += check-kvm/bench:CHECK_TIMEOUT=1200@CHECK_KVM_BENCH="--monitors=kvm,qemu-kvm@--reps=1@--only=none"@CHECK_KVM_LIMIT=1180@$(CHECK_KVM)
 CHECK_FULL_DEPS += $(O)/ringer.static bench-files spin
 # The program without shared libraries (make STATIC=1); sanitizers have none
 ifneq ($(filter rel dbg,$(MODE)),)
