@@ -169,10 +169,21 @@ void vcpu_request(struct vcpu *v, uint32_t bits)
     uint32_t old = atomic_fetch_or(&v->requests, bits);
     if ((old & bits) == bits && !atomic_load(&v->sleeping))
         return;
-    if (atomic_load(&v->sleeping))
+    if (atomic_load(&v->sleeping)) {
         host_event_set(v->wake);
-    else if (v->engine && v->engine->kick && atomic_load(&v->in_guest))
-        v->engine->kick(v);
+    } else if (v->engine && v->engine->kick) {
+        atomic_fetch_add(&v->kickers, 1);
+        if (atomic_load(&v->in_guest))
+            v->engine->kick(v);
+        atomic_fetch_sub(&v->kickers, 1);
+    }
+}
+
+/* Outside the guest: nobody begins a kick any more, and those that have begun end soon. */
+static void wait_for_kickers(struct vcpu *v)
+{
+    while (atomic_load(&v->kickers))
+        host_event_wait(v->wake, host_now() + 50000);
 }
 
 static bool own_intc(const struct vcpu *v)
@@ -544,6 +555,7 @@ void vcpu_thread(void *arg)
         if (!vcpu_exited(v, &e))
             break;
     }
+    wait_for_kickers(v);
     if (v->engine->vcpu_fini)
         v->engine->vcpu_fini(v);
 }

@@ -183,8 +183,13 @@ static void tr_vcpu_fini(struct vcpu *v)
     if (x) {
         if (x->it)
             x->it->also = (struct code_user){0};
-        if (v->vm->engine_priv)
-            add_counts(&((struct translate_vm *)v->vm->engine_priv)->gone, x);
+        struct translate_vm *tv = v->vm->engine_priv;
+
+        if (tv) {
+            host_lock(tv->lock);
+            add_counts(&tv->gone, x);
+            host_unlock(tv->lock);
+        }
         v->engine_priv = NULL;
         tr_cache_fini(x);
         direct_free(x->direct);
@@ -224,20 +229,27 @@ static int tr_vcpu_init(struct vcpu *v)
     return 0;
 }
 
+static void free_vm(struct vm *vm)
+{
+    struct translate_vm *tv = vm->engine_priv;
+
+    if (tv && tv->lock)
+        host_mutex_free(tv->lock);
+    free(tv);
+    vm->engine_priv = NULL;
+}
 static void tr_vm_fini(struct vm *vm)
 {
-    free(vm->engine_priv);
-    vm->engine_priv = NULL;
+    free_vm(vm);
     engine_interp.vm_fini(vm);
 }
 static int tr_vm_init(struct vm *vm)
 {
-    vm->engine_priv = calloc(1, sizeof(struct translate_vm));
-    if (!vm->engine_priv)
-        return -1;
-    if (engine_interp.vm_init(vm)) {
-        free(vm->engine_priv);
-        vm->engine_priv = NULL;
+    struct translate_vm *tv = calloc(1, sizeof(*tv));
+
+    vm->engine_priv = tv;
+    if (!tv || !(tv->lock = host_mutex_new()) || engine_interp.vm_init(vm)) {
+        free_vm(vm);
         return -1;
     }
     return 0;

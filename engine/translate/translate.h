@@ -227,6 +227,7 @@ struct translate_counts {
 
 /* Per VM: counters of vCPUs that are gone. */
 struct translate_vm {
+    struct host_mutex *lock; /* vCPUs go at the same time */
     struct translate_counts gone;
 };
 

@@ -56,6 +56,7 @@ struct vcpu {
     bool lock_from_guest;  /* core/irq.c: in guest code before it took the device lock */
     struct host_thread *thread;
     struct host_event *wake;
+    _Atomic unsigned kickers; /* threads in engine->kick: what they look at stays until they are out */
 
     /* statistics; written by the vCPU's thread only */
     uint64_t insns;        /* instructions executed, all classes (cpu.pg_count has those not innocuous) */

@@ -219,6 +219,73 @@ static void end_at_any_moment(void **state)
     }
 }
 
+/* --- kicks ------------------------------------------------------------------------ */
+
+/* An engine whose kick takes its time, while the vCPU ends. */
+struct slow {
+    _Atomic bool running, kicking, gone, gone_meanwhile, stop_seen;
+};
+static int slow_init(struct vcpu *v) { return (void)v, 0; }
+static void slow_fini(struct vcpu *v) { atomic_store(&((struct slow *)v->vm->engine_priv)->gone, true); }
+static void slow_run(struct vcpu *v, struct vcpu_exit *e)
+{
+    struct slow *s = v->vm->engine_priv;
+
+    atomic_store(&s->running, true);
+    while (!(vcpu_requests(v) & VREQ_STOP))
+        host_event_wait(v->wake, host_now() + 100000);
+    atomic_store(&s->stop_seen, true);
+    e->kind = EXIT_KICK;
+}
+static void slow_kick(struct vcpu *v)
+{
+    struct slow *s = v->vm->engine_priv;
+    struct host_event *never = host_event_new();
+
+    atomic_store(&s->kicking, true);
+    for (unsigned i = 0; i < 20000 && !atomic_load(&s->stop_seen); i++)
+        host_event_wait(never, host_now() + 1000000);
+    for (unsigned i = 0; i < 30 && !atomic_load(&s->gone); i++) /* time to do it wrong */
+        host_event_wait(never, host_now() + 1000000);
+    if (atomic_load(&s->gone))
+        atomic_store(&s->gone_meanwhile, true);
+    host_event_free(never);
+}
+static const struct engine_ops slow = {.name = "slow", .vcpu_init = slow_init, .vcpu_fini = slow_fini, .run = slow_run, .kick = slow_kick};
+
+static void debug_request(void *v) { vcpu_request(v, VREQ_DEBUG); }
+
+static void kicks_end_first(void **state)
+{
+    struct vm *vm = new_vm(1, true);
+    struct slow s = {0};
+    struct host_event *never = host_event_new();
+
+    (void)state;
+    engine_interp.vm_fini(vm);
+    vm->engine = vm->cpu[0]->engine = &slow;
+    vm->engine_priv = &s;
+    start(vm);
+    while (!atomic_load(&s.running))
+        host_event_wait(never, host_now() + 100000);
+    struct host_thread *t = host_thread_start("kicker", debug_request, vm->cpu[0]);
+    assert_non_null(t);
+    while (!atomic_load(&s.kicking))
+        host_event_wait(never, host_now() + 100000);
+    /* As vm_request_end does, without a kick of this thread's. */
+    int none = VM_END_NONE;
+    atomic_compare_exchange_strong(&vm->end, &none, VM_END_QUIT);
+    atomic_fetch_or(&vm->cpu[0]->requests, VREQ_STOP);
+    host_event_set(vm->done);
+    assert_int_equal(vm_wait(vm), VM_END_QUIT);
+    host_thread_join(t);
+    assert_true(atomic_load(&s.gone));
+    assert_false(atomic_load(&s.gone_meanwhile));
+    host_event_free(never);
+    vm->engine_priv = NULL;
+    vm_free(vm);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -226,6 +293,7 @@ int main(void)
         cmocka_unit_test(exclusive_sections),
         cmocka_unit_test(resets),
         cmocka_unit_test(end_at_any_moment),
+        cmocka_unit_test(kicks_end_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
