@@ -20,16 +20,18 @@ unit-bins: $(UNIT_BIN)
 CHECKS += $(foreach b,$(UNIT_BIN),$(patsubst $(O)/tests/%,%,$(b)):$(b))
 CHECK_DEPS += $(UNIT_BIN)
 
-# Unit tests, self-checking guests and a boot with two CPUs and a disk under each sanitizer: half an hour on two cores.
+# Unit tests, self-checking guests and boots with two CPUs under each sanitizer: half an hour on two cores.
 check-sanitizers:
 	@$(MAKE) --no-print-directory MODE=asan CC=clang check-sanitized
 	@$(MAKE) --no-print-directory MODE=ubsan CC=clang check-sanitized
 	@$(MAKE) --no-print-directory MODE=tsan CC=gcc check-sanitized
 SANITIZED = $(foreach b,$(UNIT_BIN),$(MODE)/$(patsubst $(O)/tests/%,%,$(b)):$(b)) \
-            $(foreach g,$(GUESTS),$(MODE)/guest/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@interp@$(g)) \
-            $(MODE)/boot:sh@tests/boot/boot.sh@$(O)/ringer@interp@disk
+            $(foreach e,interp translate,$(foreach g,$(GUESTS),$(MODE)/guest/$e/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@$e@$(g))) \
+            $(MODE)/boot/interp/disk:CHECK_TIMEOUT=1800@BOOT_TIMEOUT=1700@sh@tests/boot/boot.sh@$(O)/ringer@interp@disk \
+            $(foreach c,disk work,$(MODE)/boot/translate/$c:sh@tests/boot/boot.sh@$(O)/ringer@translate@$c) \
+            $(MODE)/boot/direct/work:BOOT_OPTIONS="--cpus@2@--user-code=direct"@sh@tests/boot/boot.sh@$(O)/ringer@translate@work
 check-sanitized: all $(UNIT_BIN) guests guest
-	@CHECK_TIMEOUT=900 GUEST_TIMEOUT=600 BOOT_TIMEOUT=400 BOOT_OPTIONS="--cpus 2" TSAN_OPTIONS=exitcode=66 \
+	@CHECK_TIMEOUT=900 GUEST_TIMEOUT=600 BOOT_TIMEOUT=800 BOOT_OPTIONS="--cpus 2" TSAN_OPTIONS=exitcode=66 \
 	    sh scripts/check.sh $(foreach c,$(SANITIZED),'$(c)')
 check-full: check-sanitizers
 .PHONY: check-sanitizers check-sanitized
