@@ -4,11 +4,13 @@
 
 #include "engine/direct/direct.h"
 
+#define LEAST_BITS 10
+
 static unsigned slot(const struct dmap *m, uint64_t lin) { return (unsigned)((lin >> 12) * 0x9e3779b97f4a7c15ull >> (64 - m->bits)); }
 
 int dmap_init(struct dmap *m)
 {
-    m->bits = 10;
+    m->bits = LEAST_BITS;
     m->n = 0;
     m->e = calloc(dmap_cap(m), sizeof(*m->e));
     return m->e ? 0 : -1;
@@ -22,6 +24,13 @@ void dmap_fini(struct dmap *m)
 
 void dmap_clear(struct dmap *m)
 {
+    struct dmap least;
+
+    if (m->bits > LEAST_BITS && !dmap_init(&least)) { /* the next program may be a small one */
+        dmap_fini(m);
+        *m = least;
+        return;
+    }
     if (m->n)
         memset(m->e, 0, dmap_cap(m) * sizeof(*m->e));
     m->n = 0;

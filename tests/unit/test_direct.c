@@ -64,8 +64,10 @@ static void test_map(void **state)
     for (unsigned i = 0; i < LINS; i++)
         if (naive[i].lin && !(naive[i].lin & 1ull << 33))
             assert_non_null(dmap_find(&m, naive[i].lin));
+    const unsigned large = dmap_cap(&m);
     dmap_clear(&m);
     assert_int_equal(m.n, 0);
+    assert_true(dmap_cap(&m) < large); /* memory was given back */
     for (unsigned i = 0; i < LINS; i++)
         assert_null(dmap_find(&m, naive[i].lin));
     dmap_fini(&m);
