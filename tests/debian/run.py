@@ -109,7 +109,7 @@ if case == "stress":
     print("beyond the guest's memory: %s KiB after a minute, %s KiB at the end; at most %d mappings" % (at_minute, at_end, most))
     if at_minute is None:
         faults.append("it ran less than a minute")
-    elif at_end > at_minute + 8192 and at_end > 160 * 1024: # each processor's caches of code fill up to 80 MiB
+    elif at_end > at_minute + 8192 and at_end > 80 * 1024: # what describes translated code fills up to 12 MiB for each processor, worlds' tables some more
         faults.append("the monitor grows")
     allowed = int(open("/proc/sys/vm/max_map_count").read())
     if most >= allowed:
