@@ -90,27 +90,29 @@ static inline uintptr_t behind(const struct translate *x, const struct tr_site *
 /* The TLB changed, and with it what the block may have looked up ahead. */
 static inline bool windows_shut(struct vcpu *v) { return UNLIKELY(translate_of(v)->version != v->cpu.mmu.version); }
 
-/* Fetch and decode the site's instruction again and execute it the exact way. */
+/* Fetch the site's instruction again and execute it the exact way. */
 static uintptr_t redo(struct vcpu *v, struct tr_site *s)
 {
     struct x86_cpu *c = &v->cpu;
-    struct x86_insn in;
-    int r;
 
     translate_of(v)->st.redone++;
     c->rip += s->off;
-    in.len = s->len;
-    in.op = X86_OP_INVALID;
-    r = interp_fetch(c, &in);
-    if (!r) {
-        const x86_exec_fn fn = interp_vm_of(c)->exec[in.op];
 
-        x86_count_trap(c, x86_isa[in.row].pg, c->rip, in.op);
-        r = fn ? fn(c, &in) : X86_UNDEF;
-    }
-    /* POPF comes here when an interrupt waits for IF, or for TF and AC. */
-    if (r != X86_OK || disturbed(v) || c->inhibit_irq || in.op == X86_OP_POPF || in.len != s->len || windows_shut(v))
-        return leave(v, s, r, in.len);
+    const struct x86_insn *in = interp_fetch_known(translate_of(v)->it);
+
+    if (UNLIKELY(!in))
+        return leave(v, s, X86_FAULT, 0);
+
+    const x86_exec_fn fn = interp_vm_of(c)->exec[in->op];
+    const unsigned len = in->len;
+    const bool popf = in->op == X86_OP_POPF; /* when an interrupt waits for IF, or for TF and AC */
+
+    x86_count_trap(c, x86_isa[in->row].pg, c->rip, in->op);
+
+    const int r = fn ? fn(c, in) : X86_UNDEF;
+
+    if (r != X86_OK || disturbed(v) || c->inhibit_irq || popf || len != s->len || windows_shut(v))
+        return leave(v, s, r, len);
     finish(v, s);
     return behind(translate_of(v), s);
 }
