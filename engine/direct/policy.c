@@ -21,6 +21,7 @@
 #define MEAN_SHIFT 4      /* of moving averages: 16 runs */
 #define PAYS_US 4         /* that a run must compute, besides as much as entering and leaving takes */
 #define RUN_US 100        /* no run counts as more: on a busy host some take very long, whatever they do */
+#define SHORT_US 300      /* runs for whose end the monitor waits awake: waking it takes some fifty */
 #define DEBT_US 500
 #define CREDIT_US 10000
 #define FIRST_FILLS 2048u /* exits for a page not mapped yet that are free of charge: as many as programs need that fit into a world */
@@ -32,7 +33,7 @@ static void patience(const struct direct *d, const struct dspace *s)
     const uint64_t us = s->mean / (d->v->vm->tsc_khz / 1000 + 1);
     const bool room = d->host_cpus >= 2 * d->v->vm->ncpu;
 
-    user64_patience(s->w, !room ? 0 : us < 60 ? 10 + 2 * (unsigned)us : 10, room ? 40 : 0);
+    user64_patience(s->w, !room ? 0 : us < SHORT_US ? 10 + 2 * (unsigned)us : 10, room ? 40 : 0);
 }
 
 /* What entering and leaving takes by itself: runs that fault at their first instruction. */
