@@ -31,7 +31,7 @@
 static void patience(const struct direct *d, const struct dspace *s)
 {
     const uint64_t us = s->mean / (d->v->vm->tsc_khz / 1000 + 1);
-    const bool room = d->host_cpus >= 2 * d->v->vm->ncpu;
+    const bool room = d->host_cpus >= 2 * d->v->vm->ncpu && !d->v->vm->cpu_limit; /* waiting awake is paid for, too */
 
     user64_patience(s->w, !room ? 0 : us < SHORT_US ? 10 + 2 * (unsigned)us : 10, room ? 40 : 0);
 }
