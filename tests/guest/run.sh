@@ -8,7 +8,7 @@ ringer=$1 engine=$2 image=$3
 name=$(basename "$image"); name=${name%.*}
 src=$(ls tests/guest/"$name".c tests/guest/"$name".asm 2>/dev/null | head -n 1)
 who=$engine; [ "$ringer" = qemu ] && who=qemu
-why=$(sed -n "s/.*guest-not-$who: *//p" "$src" | head -n 1)
+why=$(sed -n "s/.*guest-not-$who: *\(.*[^ *\/]\) *\(\*\/\)*$/\1/p" "$src" | head -n 1)
 if [ -n "$why" ]; then echo "skipped under $who: $why"; exit 77; fi
 opts=$(sed -n 's/.*guest-options: *\(.*[^ *\/]\) *\(\*\/\)*$/\1/p' "$src" | head -n 1)
 tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
