@@ -32,6 +32,8 @@ $(O)/tests/fuzz/decode_random: tests/fuzz/decode_random.c $(O)/libringer.a | out
 	@echo "  TEST  $<"
 	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d -o $@ $< $(LDFLAGS) $(O)/libringer.a $(LIBS)
 
+# Other inputs, and more of them
+CHECKS_FULL += fuzz-more:CHECK_TIMEOUT=1800@FUZZ_SEED=77@RUNS=300000@tests/fuzz/smoke.sh
 CHECKS_FULL += decode_random:$(O)/tests/fuzz/decode_random
 CHECK_FULL_DEPS += $(O)/tests/fuzz/decode_random
 .PHONY: fuzz-bins fuzz-smoke
