@@ -145,13 +145,15 @@ static void tr_run(struct vcpu *v, struct vcpu_exit *exit)
     }
 }
 
-static void add(uint64_t *to, const uint64_t *from, size_t size)
+/* A running vCPU's own counters are plain words, each stored whole by its one writer. */
+#define COUNTS __attribute__((no_sanitize("thread"))) static void
+COUNTS add(uint64_t *to, const uint64_t *from, size_t size)
 {
     for (unsigned i = 0; i < size / sizeof(*to); i++)
         to[i] += from[i];
 }
 
-static void add_counts(struct translate_counts *to, const struct translate *x)
+COUNTS add_counts(struct translate_counts *to, const struct translate *x)
 {
     add((uint64_t *)&to->st, (const uint64_t *)&x->st, sizeof(to->st));
     to->st.cache_bytes += x->used;
@@ -162,18 +164,32 @@ static void add_counts(struct translate_counts *to, const struct translate *x)
     }
 }
 
-/* Of vCPUs that are and that were. */
+/* Of vCPUs that are and that were. Any thread may ask, while others come and go. */
 static bool sum(const struct vm *vm, struct translate_counts *t)
 {
-    const struct translate_vm *tv = vm->engine_priv;
+    struct translate_vm *tv = vm->engine_priv;
 
     if (!tv)
         return false;
+    host_lock(tv->lock);
     *t = tv->gone;
     for (unsigned i = 0; i < vm->ncpu; i++)
         if (vm->cpu[i] && vm->cpu[i]->engine_priv)
             add_counts(t, translate_of(vm->cpu[i]));
+    host_unlock(tv->lock);
     return true;
+}
+
+/* The vCPU's state is x, from now on; or no more, and what it counted is kept. */
+static void set_state(struct vcpu *v, struct translate *x)
+{
+    struct translate_vm *tv = v->vm->engine_priv;
+
+    host_lock(tv->lock);
+    if (!x)
+        add_counts(&tv->gone, v->engine_priv);
+    v->engine_priv = x;
+    host_unlock(tv->lock);
 }
 
 static void tr_vcpu_fini(struct vcpu *v)
@@ -183,14 +199,7 @@ static void tr_vcpu_fini(struct vcpu *v)
     if (x) {
         if (x->it)
             x->it->also = (struct code_user){0};
-        struct translate_vm *tv = v->vm->engine_priv;
-
-        if (tv) {
-            host_lock(tv->lock);
-            add_counts(&tv->gone, x);
-            host_unlock(tv->lock);
-        }
-        v->engine_priv = NULL;
+        set_state(v, NULL);
         tr_cache_fini(x);
         direct_free(x->direct);
         free(x);
@@ -209,8 +218,8 @@ static int tr_vcpu_init(struct vcpu *v)
         engine_interp.vcpu_fini(v);
         return -1;
     }
-    v->engine_priv = x;
     x->v = v;
+    set_state(v, x);
     x->it = v->interp_priv;
     x->room = room_of(v);
     x->uncounted = v->vm->engine_cfg.uncounted && !v->paced;

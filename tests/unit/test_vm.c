@@ -16,9 +16,9 @@ PROGRAM(dying, "   incq (%rbx)\n"
                "   lidt (%rbx)\n" /* no limit worth the name: the next exception is the last */
                "   ud2\n");
 
-static struct vm *new_vm(unsigned ncpu, bool no_reboot)
+static struct vm *new_vm_under(const struct engine_ops *engine, unsigned ncpu, bool no_reboot)
 {
-    struct vm_config cfg = {.ram_size = IM_RAM, .ncpu = ncpu, .engine = &engine_interp, .no_reboot = no_reboot};
+    struct vm_config cfg = {.ram_size = IM_RAM, .ncpu = ncpu, .engine = engine, .no_reboot = no_reboot};
     struct x86_cpuid_config cc = {.ncpu = ncpu, .tsc_khz = 2000000, .phys_bits = 39, .apic_hz = 1000000000};
     char err[128] = "";
     struct vm *vm = vm_new(&cfg, err, sizeof(err));
@@ -32,6 +32,8 @@ static struct vm *new_vm(unsigned ncpu, bool no_reboot)
     }
     return vm;
 }
+
+static struct vm *new_vm(unsigned ncpu, bool no_reboot) { return new_vm_under(&engine_interp, ncpu, no_reboot); }
 
 static void boot(struct vm *vm, const uint8_t *begin, const uint8_t *end)
 {
@@ -219,6 +221,55 @@ static void end_at_any_moment(void **state)
     }
 }
 
+/* Counters of an engine, asked for by another thread, while vCPUs go and come: none is lost, none counted twice. */
+struct reader {
+    struct vm *vm;
+    _Atomic bool stop, wrong;
+    uint64_t entries;
+};
+static uint64_t entries(const struct vm *vm)
+{
+    struct engine_stat st[64];
+    const unsigned n = vm->engine->stats(vm, st, 64);
+
+    for (unsigned i = 0; i < n && i < 64; i++)
+        if (!strcmp(st[i].name, "entries"))
+            return st[i].value;
+    return 0;
+}
+static void read_counters(void *arg)
+{
+    struct reader *r = arg;
+
+    while (!atomic_load(&r->stop)) {
+        const uint64_t now = entries(r->vm);
+
+        if (now < r->entries)
+            atomic_store(&r->wrong, true);
+        r->entries = now;
+    }
+}
+static void counters(void **state)
+{
+    struct vm *vm = new_vm_under(&engine_translate, 3, false);
+    struct reader r = {.vm = vm};
+    unsigned n = 0;
+
+    (void)state;
+    vm->board = &n;
+    vm->reset_machine = again;
+    BOOT(vm, dying);
+    start(vm);
+    struct host_thread *t = host_thread_start("reader", read_counters, &r);
+    assert_non_null(t);
+    assert_int_equal(vm_wait(vm), VM_END_POWEROFF);
+    atomic_store(&r.stop, true);
+    host_thread_join(t);
+    assert_false(atomic_load(&r.wrong));
+    assert_true(r.entries > 0 && r.entries <= entries(vm));
+    vm_free(vm);
+}
+
 /* --- kicks ------------------------------------------------------------------------ */
 
 /* An engine whose kick takes its time, while the vCPU ends. */
@@ -293,6 +344,7 @@ int main(void)
         cmocka_unit_test(exclusive_sections),
         cmocka_unit_test(resets),
         cmocka_unit_test(end_at_any_moment),
+        cmocka_unit_test(counters),
         cmocka_unit_test(kicks_end_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
