@@ -358,7 +358,7 @@ static void search(struct verify *v)
         goto lost;
     if ((slice - 1) % INPUT_EVERY == 0)
         input(v, false);
-    v->step = calloc(TRACE_MAX, sizeof(*v->step));
+    v->step = aligned_alloc(_Alignof(struct step), TRACE_MAX * sizeof(*v->step)); /* what is read of it was written */
     v->ls.memory_every = 1;
     v->ls.hold = true;
     v->ls.on_step = v->step ? on_step : NULL;
