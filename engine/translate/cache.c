@@ -204,12 +204,12 @@ void tr_flush(void *ctx)
     direct_flush(x->direct);
 }
 
-void *tr_take(struct translate *x, size_t size, size_t align)
+void *tr_take(struct translate *x, size_t size)
 {
-    const size_t at = (x->taken + align - 1) & ~(align - 1);
+    void *p = x->arena + x->taken;
 
-    x->taken = at + size;
-    return x->arena + at;
+    x->taken += (size + 7) & ~(size_t)7;
+    return p;
 }
 
 static struct tr_page *find_page(struct translate *x, uint64_t page)
@@ -227,7 +227,7 @@ static struct tr_page *get_page(struct translate *x, uint64_t page)
 
     if (p)
         return p;
-    p = tr_take(x, sizeof(*p), 8);
+    p = tr_take(x, sizeof(*p));
     *p = (struct tr_page){.gpa = page, .next = *head};
     *head = p;
     return p;
@@ -388,7 +388,7 @@ static struct tr_block *build(struct translate *x, struct source *s, uint64_t li
         empty(x);
     }
     const bool crosses = s->gpa2 != NO_PAGE;
-    struct tr_block *b = tr_take(x, tr_block_size(crosses), 8);
+    struct tr_block *b = tr_take(x, tr_block_size(crosses));
 
     memset(b, 0, tr_block_size(crosses));
     b->gpa = s->gpa;

@@ -77,12 +77,12 @@ void tr_far_link(struct translate *x, struct tr_far_exit *s, uint64_t from, uint
         x->taken + sizeof(*p) + sizeof(*f) > TR_ARENA_SIZE)
         return;
     if (!p) {
-        p = tr_take(x, sizeof(*p), 8);
+        p = tr_take(x, sizeof(*p));
         *p = (struct tr_far_page){.lin = page, .next = x->far[bucket(page)]};
         x->far[bucket(page)] = p;
     }
     p->gpa = gpa & ~0xfffull;
-    f = tr_take(x, sizeof(*f), 8);
+    f = tr_take(x, sizeof(*f));
     *f = (struct tr_far){.next = p->links, .at = link};
     p->links = f;
     put32(link + s->gap, page);

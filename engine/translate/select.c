@@ -7,7 +7,7 @@
 
 static void *take_site(struct tr *t, size_t size)
 {
-    struct tr_site *s = tr_take(t->x, size, size == sizeof(struct tr_exec) ? _Alignof(struct tr_exec) : _Alignof(struct tr_site));
+    struct tr_site *s = tr_take(t->x, size);
 
     memset(s, 0, size);
     s->at = tr_code_off(t->x, t->begin);

@@ -160,7 +160,6 @@ struct tr_site {
     bool redo : 1;         /* not a miss: the generic executor must do it */
     bool pair : 1;         /* memory at RSI and RDI is accessed; the entry of one must not displace that of the other */
 };
-_Static_assert(sizeof(struct tr_site) == 16, "most of the arena");
 struct tr_exec {
     struct tr_site s;
     tr_fn *fn;
@@ -179,6 +178,7 @@ struct tr_far_exit {
     int32_t to;        /* relative to the page */
     uint8_t tries, gap; /* links made or not to be made; see TR_FAR_* */
 };
+_Static_assert(sizeof(struct tr_site) == 16 && sizeof(struct tr_window) == 24 && sizeof(struct tr_far_exit) == 32, "most of the arena");
 
 struct tr_page {
     uint64_t gpa;
@@ -357,8 +357,8 @@ void tr_jumps_to(struct translate *x, uint64_t lin, bool global);
 void tr_forget_jumps(struct translate *x);
 /* Bring the room's tables up to date with mmu.version. */
 void tr_sync(struct translate *x);
-/* align: a power of two up to 8. */
-void *tr_take(struct translate *x, size_t size, size_t align);
+/* From the arena, aligned to 8. */
+void *tr_take(struct translate *x, size_t size);
 /* The code of the block at cpu->rip, executable view; *at is the block's address. NULL: the interpreter's turn, unless it->again. */
 struct tr_found {
     uint64_t gpa;
