@@ -12,9 +12,9 @@
 #define MASK_PAGE (~OFFS)
 
 /* Neighbours share a line. */
-static unsigned block_slot(uint64_t gpa, uint8_t key)
+static unsigned block_slot(const struct translate *x, uint64_t gpa, uint8_t key)
 {
-    const uint64_t line = ((gpa >> 5) ^ (uint64_t)key << 52) * 0x9e3779b97f4a7c15ull >> (66 - TR_HASH_BITS);
+    const uint64_t line = ((gpa >> 5) ^ (uint64_t)key << 52) * 0x9e3779b97f4a7c15ull >> (66 - x->hash_bits);
 
     return (unsigned)line << 2 | (gpa >> 3 & 3);
 }
@@ -146,7 +146,8 @@ int tr_cache_init(struct translate *x, int one)
     x->one = one < 0 ? loop_is_fast() : (uint8_t)one;
 
     x->arena = host_ram_alloc(TR_ARENA_SIZE, NULL);
-    x->hash = calloc(1u << TR_HASH_BITS, sizeof(*x->hash));
+    x->hash_bits = TR_HASH_BITS(TR_CODE_LEAST);
+    x->hash = calloc(1u << x->hash_bits, sizeof(*x->hash));
     if (!x->arena || !x->hash || tr_park_init(x) || host_exec_alloc(TR_CODE_SIZE, &rw, &rx))
         return -1;
     x->rw = rw;
@@ -185,7 +186,16 @@ void tr_cache_fini(struct translate *x)
 /* Of translations, when they have filled the cache. Pages stay marked as code, so what worlds execute is still told of stores. */
 static void empty(struct translate *x)
 {
-    memset(x->hash, 0, sizeof(*x->hash) << TR_HASH_BITS);
+    const unsigned bits = TR_HASH_BITS(x->size.cap);
+    struct tr_slot *other = bits != x->hash_bits ? calloc(1u << bits, sizeof(*other)) : NULL;
+
+    if (other) {
+        free(x->hash);
+        x->hash = other;
+        x->hash_bits = bits;
+    } else {
+        memset(x->hash, 0, sizeof(*x->hash) << x->hash_bits);
+    }
     x->nhash = 0;
     memset(x->pages, 0, sizeof(x->pages));
     memset(x->far, 0, sizeof(x->far));
@@ -240,13 +250,13 @@ static struct tr_block *block_of_slot(const struct translate *x, const struct tr
     return tr_block_at(x, (h->block & ~TR_SLOT_CROSSES) * 8);
 }
 
-static struct tr_slot *after(const struct translate *x, struct tr_slot *h) { return x->hash + ((h - x->hash + 1) & ((1 << TR_HASH_BITS) - 1)); }
+static struct tr_slot *after(const struct translate *x, struct tr_slot *h) { return x->hash + ((h - x->hash + 1) & ((1 << x->hash_bits) - 1)); }
 
 /* The slot of b or of a dead one like it, else an empty one. */
 static struct tr_slot *slot_for(const struct translate *x, const struct tr_block *b)
 {
     const uint64_t tag = TR_SLOT_TAG(b->gpa, b->key);
-    struct tr_slot *h = &x->hash[block_slot(b->gpa, b->key)];
+    struct tr_slot *h = &x->hash[block_slot(x, b->gpa, b->key)];
 
     while (h->tag && (h->tag != tag || tr_gpa2(block_of_slot(x, h)) != tr_gpa2(b)))
         h = after(x, h);
@@ -264,20 +274,20 @@ static void put(struct translate *x, struct tr_slot *h, const struct tr_block *b
 /* Forget dead blocks. False: there are too many live ones. */
 static bool rehash(struct translate *x)
 {
-    struct tr_slot *old = x->hash, *fresh = calloc(1u << TR_HASH_BITS, sizeof(*fresh));
+    struct tr_slot *old = x->hash, *fresh = calloc(1u << x->hash_bits, sizeof(*fresh));
 
     if (!fresh)
         return false;
     x->hash = fresh;
     x->nhash = 0;
-    for (unsigned i = 0; i < 1u << TR_HASH_BITS; i++)
+    for (unsigned i = 0; i < 1u << x->hash_bits; i++)
         if (old[i].code) {
             const struct tr_block *b = block_of_slot(x, &old[i]);
 
             put(x, slot_for(x, b), b);
         }
     free(old);
-    return x->nhash < TR_HASH_MAX / 8 * 7;
+    return x->nhash < TR_HASH_MAX(x->hash_bits) / 8 * 7;
 }
 
 /* --- invalidation ------------------------------------------------------------------ */
@@ -383,7 +393,7 @@ static struct tr_block *build(struct translate *x, struct source *s, uint64_t li
             break;
         n += k;
     }
-    if (x->taken + worst > TR_ARENA_FOR(x->size.cap) || x->used + TR_BLOCK_CODE > x->size.cap || (x->nhash >= TR_HASH_MAX && !rehash(x))) {
+    if (x->taken + worst > TR_ARENA_FOR(x->size.cap) || x->used + TR_BLOCK_CODE > x->size.cap || (x->nhash >= TR_HASH_MAX(x->hash_bits) && !rehash(x))) {
         tr_size_full(x, host_thread_cpu_ns());
         empty(x);
     }
@@ -421,7 +431,7 @@ static const struct tr_slot *find(struct translate *x, struct source *s, uint64_
 {
     const uint64_t tag = TR_SLOT_TAG(s->gpa, x->key);
 
-    for (struct tr_slot *h = &x->hash[block_slot(s->gpa, x->key)]; h->tag; h = after(x, h)) {
+    for (struct tr_slot *h = &x->hash[block_slot(x, s->gpa, x->key)]; h->tag; h = after(x, h)) {
         if (h->tag != tag || !h->code)
             continue;
         if (LIKELY(!(h->block & TR_SLOT_CROSSES)))

@@ -201,8 +201,8 @@ struct tr_far_page {
 };
 #define TR_FAR_BITS 8
 
-#define TR_HASH_BITS 17
-#define TR_HASH_MAX (7u << (TR_HASH_BITS - 3)) /* slots in use */
+#define TR_HASH_BITS(code) ((code) > TR_CODE_LEAST ? 17u : 16u)
+#define TR_HASH_MAX(bits) (7u << ((bits) - 3)) /* slots in use */
 #define TR_PAGE_BITS 10
 
 struct tr_size {
@@ -260,6 +260,7 @@ struct translate {
     uint8_t *arena;
     size_t taken;
     struct tr_slot *hash;
+    unsigned hash_bits;
     uint32_t nhash; /* slots in use, also by dead blocks */
     struct tr_page *pages[1u << TR_PAGE_BITS];
     struct tr_far_page *far[1u << TR_FAR_BITS];

@@ -38,7 +38,7 @@ static void text(struct im *m, char *out, size_t cap)
     ZydisFormatter f;
     size_t n = 0;
 
-    for (unsigned i = 0; i < 1u << TR_HASH_BITS && !b; i++) /* in supervisor mode, alive */
+    for (unsigned i = 0; i < 1u << x->hash_bits && !b; i++) /* in supervisor mode, alive */
         if (x->hash[i].code && (x->hash[i].tag & 0xfffffffffffffull) == IM_CODE)
             b = (const void *)(x->arena + (size_t)(x->hash[i].block & ~TR_SLOT_CROSSES) * 8);
     assert_non_null(b);
