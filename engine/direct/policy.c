@@ -27,11 +27,21 @@
 #define FIRST_FILLS 2048u /* exits for a page not mapped yet that are free of charge: as many as programs need that fit into a world */
 #define WAIT_MAX 6u       /* 2^6 ticks, by the fourth time */
 
+/* Virtual CPUs that are not halted, this one included. */
+static unsigned awake(const struct vm *vm)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < vm->ncpu; i++)
+        n += !atomic_load_explicit(&vm->cpu[i]->sleeping, memory_order_relaxed);
+    return n;
+}
+
 /* Where runs are short, both sides wait for each other awake, if there are processors for both. */
 static void patience(const struct direct *d, const struct dspace *s)
 {
     const uint64_t us = s->mean / (d->v->vm->tsc_khz / 1000 + 1);
-    const bool room = d->host_cpus >= 2 * d->v->vm->ncpu && !d->v->vm->cpu_limit; /* waiting awake is paid for, too */
+    const bool room = d->host_cpus >= 2 * awake(d->v->vm) && !d->v->vm->cpu_limit; /* waiting awake is paid for, too */
 
     user64_patience(s->w, !room ? 0 : us < SHORT_US ? 10 + 2 * (unsigned)us : 10, room ? 40 : 0);
 }
