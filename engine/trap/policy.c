@@ -24,6 +24,7 @@
 #define SAMPLE_EVENTS 64u   /* a sample ends with so many, which is several bursts, as interrupts make them, */
 #define SAMPLE_INSNS 128000u /* or so many instructions */
 #define TICK_NS 500000u
+#define TICK_MOST 64000000u /* while what it asked for is not done: the vCPU is held up, and so must the clock be, or a small limit on CPU time goes on it alone */
 #define PARK_AFTER 20u      /* ticks without need */
 #define MEAN_SHIFT 4        /* of moving averages: 16 runs */
 #define SHORT_US 60u        /* runs that are waited for awake */
@@ -105,6 +106,7 @@ void trap_policy_interpreted(struct trap *t, struct space *s, uint64_t insns)
 static void tick(void *arg)
 {
     struct trap *t = arg;
+    uint64_t wait = TICK_NS;
     unsigned idle = 0;
 
     while (!atomic_load(&t->stop)) {
@@ -114,12 +116,12 @@ static void tick(void *arg)
             atomic_store(&t->parked, false);
             idle = 0;
         } else {
-            host_event_wait(t->tick_event, host_now() + TICK_NS);
+            host_event_wait(t->tick_event, host_now() + wait);
         }
         idle++;
         if (atomic_load(&t->interprets)) {
             idle = 0;
-            atomic_store(&t->ticked, true);
+            wait = !atomic_exchange(&t->ticked, true) ? TICK_NS : wait < TICK_MOST ? 2 * wait : TICK_MOST;
             atomic_fetch_or(&t->v->requests, VREQ_ENGINE);
         }
     }
