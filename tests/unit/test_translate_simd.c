@@ -2,12 +2,9 @@
  * Random SSE and AVX instructions, translated, against the interpreter one instruction at a time: vector
  * registers, MXCSR, general registers, flags, memory and the place of a fault must agree.
  */
-#include <stdio.h>
-
 #define IM_ENGINE engine_translate
 #define RANDOM_SEED 0x243f6a8885a308d3ull
-#include "tests/random.h"
-#include "tests/unit/translate_fixture.h"
+#include "tests/unit/translate_random.h"
 #include "x86/decode.h"
 #include "x86/fpu.h"
 
@@ -81,19 +78,18 @@ static unsigned emit(uint8_t *p)
 }
 
 struct result {
-    uint64_t gpr[16], rip, flags, insns;
+    struct im_seen seen;
     uint32_t mxcsr;
     uint8_t xmm[256], ymmh[256], data[DATA_SIZE];
 };
 
-static void run(struct im *m, bool single, uint32_t mxcsr, const uint8_t *code, unsigned n, uint64_t seed, struct result *out)
+static uint32_t mxcsr; /* the rounds begin with it */
+
+static void begin(struct im *m, const uint8_t *code, unsigned n)
 {
-    const uint64_t keep = rng;
     struct x86_cpu *c = &m->v->cpu;
 
-    rng = seed;
-    for (unsigned i = 0; i < DATA_SIZE; i++)
-        m->vm->ram[IM_DATA + i] = (uint8_t)rnd();
+    im_random_bytes(m->vm->ram + IM_DATA, DATA_SIZE);
     im_put(m, IM_CODE, code, n);
     im_long(m, m->v);
     c->cr4 |= X86_CR4_OSXSAVE;
@@ -111,61 +107,49 @@ static void run(struct im *m, bool single, uint32_t mxcsr, const uint8_t *code, 
         memcpy(&c->fpu.xmm[rnd() % 16][0], &d, 8);
         memcpy(&c->fpu.xmm[rnd() % 16][0], &f, 4);
     }
-    for (unsigned i = 0; i < 16; i++)
-        if (i != X86_RSP)
-            c->gpr[i] = rnd();
+    im_random_gpr(c, false);
     x86_set_rflags(c, (rnd() & X86_FL_ARITH) | X86_FL_1);
-    c->idtr = (struct x86_dtr){0, 0}; /* a fault is the end */
-    rng = keep;
-    m->v->insns = 0;
-    im_single(m, single);
-    im_run(m, m->v);
-    memset(out, 0, sizeof(*out));
-    memcpy(out->gpr, c->gpr, sizeof(out->gpr));
-    out->rip = c->rip;
-    out->flags = x86_get_rflags(c) & ~(uint64_t)X86_FL_RF;
-    out->insns = m->v->insns;
+}
+
+static void see(struct im *m, struct result *out)
+{
+    const struct x86_cpu *c = &m->v->cpu;
+
     out->mxcsr = c->fpu.mxcsr;
     memcpy(out->xmm, c->fpu.xmm, 256);
     memcpy(out->ymmh, c->fpu.ymmh, 256);
     memcpy(out->data, m->vm->ram + IM_DATA, DATA_SIZE);
 }
 
-static void compare(uint32_t mxcsr)
+static void print(const struct result *a, const struct result *b)
 {
-    static struct result a, b;
+    for (unsigned i = 0; i < 16; i++)
+        if (memcmp(a->xmm + 16 * i, b->xmm + 16 * i, 16) || memcmp(a->ymmh + 16 * i, b->ymmh + 16 * i, 16))
+            fprintf(stderr, "vector %u differs\n", i);
+    im_print_pair("mxcsr", 0, a->mxcsr, b->mxcsr);
+}
+
+static struct result translated, single;
+static const struct im_test test = {begin, see, print, &translated, &single, sizeof(struct result)};
+
+static bool one_round(struct im *m, unsigned r)
+{
+    const unsigned count = 1 + (unsigned)(rnd() % (rnd() % 4 ? 6 : 20));
+    uint8_t code[512];
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        n += emit(code + n);
+    code[n++] = 0xf4;
+    return im_compare(m, r, code, n, &test)->rip == IM_CODE + n;
+}
+
+static void compare(uint32_t with)
+{
     const unsigned rounds = random_rounds(1500);
-    struct im *m = im_new(1);
-    unsigned whole = 0;
 
-    for (unsigned r = 0; r < rounds; r++) {
-        if (r == rounds / 2)
-            im_checks(m, !translate_of(m->v)->one);
-        const unsigned count = 1 + (unsigned)(rnd() % (rnd() % 4 ? 6 : 20));
-        uint8_t code[512];
-        unsigned n = 0;
-
-        for (unsigned i = 0; i < count; i++)
-            n += emit(code + n);
-        code[n++] = 0xf4;
-        const uint64_t seed = rnd() | 1;
-
-        run(m, false, mxcsr, code, n, seed, &a);
-        run(m, true, mxcsr, code, n, seed, &b);
-        whole += a.rip == IM_CODE + n;
-        if (memcmp(&a, &b, sizeof(a))) {
-            for (unsigned i = 0; i < 16; i++)
-                fprintf(stderr, "%2u gpr %016llx %016llx%s\n", i, (unsigned long long)a.gpr[i], (unsigned long long)b.gpr[i],
-                        memcmp(a.xmm + 16 * i, b.xmm + 16 * i, 16) || memcmp(a.ymmh + 16 * i, b.ymmh + 16 * i, 16) ? " vector differs" : "");
-            fprintf(stderr, "rip %llx %llx flags %llx %llx mxcsr %x %x insns %llu %llu\n", (unsigned long long)a.rip, (unsigned long long)b.rip,
-                    (unsigned long long)a.flags, (unsigned long long)b.flags, a.mxcsr, b.mxcsr, (unsigned long long)a.insns, (unsigned long long)b.insns);
-            for (unsigned i = 0; i < n; i++)
-                fprintf(stderr, "%02x ", code[i]);
-            fail_msg("round %u differs", r);
-        }
-    }
-    assert_true(whole > rounds / 3); /* most get to their end */
-    im_free(m);
+    mxcsr = with;
+    assert_true(im_rounds(rounds, one_round) > rounds / 3); /* most get to their end */
 }
 
 static void masked(void **state)

@@ -3,12 +3,9 @@
  * without PCIDs kept, load and store through several names of a page, rewrite functions through one name and call them through another,
  * against the interpreter one instruction at a time. Registers, memory, page tables with their accessed and dirty bits, and faults must agree.
  */
-#include <stdio.h>
-
 #define IM_ENGINE engine_translate
 #define RANDOM_SEED 0x2545f4914f6cdd1dull
-#include "tests/random.h"
-#include "tests/unit/interp_fixture.h"
+#include "tests/unit/translate_random.h"
 
 #define SPACES 3u
 #define SLOTS 12u            /* pages of a space's window at WINDOW */
@@ -170,7 +167,8 @@ static void make(struct program *p)
 /* --- running --------------------------------------------------------------------------------------- */
 
 struct result {
-    uint64_t gpr[16], rip, flags, insns, cr2, cr3;
+    struct im_seen seen;
+    uint64_t cr3;
     uint8_t pool[PAGES << 12], tables[SPACES][0x1000];
 };
 
@@ -182,8 +180,7 @@ static void run(struct im *m, bool single, const struct program *p, uint64_t see
 
     rng = seed;
     im_put(m, 0x80000, p->code, p->n);
-    for (unsigned i = FUNCTIONS << 12; i < PAGES << 12; i += 8)
-        memcpy(ram + POOL + i, &(uint64_t){rnd()}, 8);
+    im_random_words(m, POOL + (FUNCTIONS << 12), (PAGES - FUNCTIONS) << 12);
     for (unsigned i = 0; i < FUNCTIONS << 12; i += 32) {
         const uint8_t f[32] = {0xb8, (uint8_t)rnd(), (uint8_t)i, 1, 0, 0xc3};
         /* Every fourth: the sum of EDI and all below, each put into the ADD that adds it */
@@ -207,20 +204,12 @@ static void run(struct im *m, bool single, const struct program *p, uint64_t see
     vm_ram_written(m->vm, NULL, TABLES(0), SPACES * 0x4000);
     c->cr4 |= X86_CR4_PCIDE;
     c->cr3 = TABLES(0) | 1;
-    c->idtr = (struct x86_dtr){0, 0}; /* a fault is the end */
     c->cr2 = 0;
     im_common(m->v, 0x80000);
     c->gpr[X86_R8] = rnd();
     rng = keep;
-    m->v->insns = 0;
-    im_single(m, single);
-    im_run(m, m->v);
     memset(out, 0, sizeof(*out));
-    memcpy(out->gpr, c->gpr, sizeof(out->gpr));
-    out->rip = c->rip;
-    out->flags = x86_get_rflags(c) & ~(uint64_t)X86_FL_RF;
-    out->insns = m->v->insns;
-    out->cr2 = c->cr2;
+    im_see(m, single, &out->seen);
     out->cr3 = c->cr3;
     memcpy(out->pool, ram + POOL, sizeof(out->pool));
     for (unsigned s = 0; s < SPACES; s++)
@@ -244,20 +233,17 @@ static void spaces(void **state)
 
         run(m, false, &p, seed, &a);
         run(m, true, &p, seed, &b);
-        whole += a.rip == 0x80000 + p.n;
+        whole += a.seen.rip == 0x80000 + p.n;
         if (memcmp(&a, &b, sizeof(a))) {
-            for (unsigned i = 0; i < 16; i++)
-                if (a.gpr[i] != b.gpr[i])
-                    fprintf(stderr, "r%u %016llx %016llx\n", i, (unsigned long long)a.gpr[i], (unsigned long long)b.gpr[i]);
             for (unsigned i = 0; i < sizeof(a.pool); i++)
                 if (a.pool[i] != b.pool[i])
                     fprintf(stderr, "pool+%x %02x %02x\n", i, a.pool[i], b.pool[i]);
             for (unsigned i = 0; i < SPACES; i++)
                 if (memcmp(a.tables[i], b.tables[i], sizeof(a.tables[i])))
                     fprintf(stderr, "page table %u differs\n", i);
-            fail_msg("round %u (RINGER_SEED=0x%llx RINGER_ROUNDS=1): rip %llx %llx cr2 %llx %llx insns %llu %llu", r, (unsigned long long)before,
-                     (unsigned long long)a.rip, (unsigned long long)b.rip, (unsigned long long)a.cr2, (unsigned long long)b.cr2,
-                     (unsigned long long)a.insns, (unsigned long long)b.insns);
+            im_print_seen(&a.seen, &b.seen);
+            im_print_pair("cr", 3, a.cr3, b.cr3);
+            fail_msg("round %u differs (RINGER_SEED=0x%llx RINGER_ROUNDS=1)", r, (unsigned long long)before);
         }
     }
     if (rounds >= 100)

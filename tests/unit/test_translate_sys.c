@@ -2,13 +2,9 @@
  * System instructions and bit strings inline: random programs at CPL 0 in blocks and one instruction at a
  * time; registers, flags, memory, segment bases, the context of the TLB and all counts must agree.
  */
-#include <stdio.h>
-
 #define IM_ENGINE engine_translate
-#include "engine/translate/translate.h"
 #define RANDOM_SEED 0x2545f4914f6cdd1dull
-#include "tests/random.h"
-#include "tests/unit/translate_fixture.h"
+#include "tests/unit/translate_random.h"
 
 static unsigned put(uint8_t *p, const char *bytes, unsigned n)
 {
@@ -96,25 +92,21 @@ static unsigned emit(uint8_t *p)
 }
 
 struct result {
-    uint64_t gpr[16], rip, flags, insns, gs, kgs, ctx, pg[8], exceptions;
+    struct im_seen seen;
+    uint64_t gs, kgs, ctx, pg[8], exceptions;
     uint8_t data[0x1000], stack[0x100];
 };
 
-static void run(struct im *m, bool single, const uint8_t *code, unsigned n, uint64_t seed, struct result *out)
+static void begin(struct im *m, const uint8_t *code, unsigned n)
 {
     struct vcpu *v = m->v;
     struct x86_cpu *c = &v->cpu;
-    uint64_t keep = rng;
 
-    rng = seed;
-    for (unsigned i = 0; i < 0x1000; i++)
-        m->vm->ram[IM_DATA + i] = (uint8_t)rnd();
+    im_random_bytes(m->vm->ram + IM_DATA, 0x1000);
     memset(m->vm->ram + IM_STACK - 0x100, 0, 0x100);
     im_put(m, IM_CODE, code, n);
     im_long(m, v);
-    for (unsigned i = 0; i < 16; i++)
-        if (i != X86_RSP)
-            c->gpr[i] = rnd();
+    im_random_gpr(c, false);
     c->gpr[X86_RSP] = IM_STACK - 0x80;
     x86_set_rflags(c, (rnd() & X86_FL_ARITH) | X86_FL_1);
     c->cr4 &= ~(uint64_t)(X86_CR4_SMAP | X86_CR4_FSGSBASE);
@@ -123,75 +115,65 @@ static void run(struct im *m, bool single, const uint8_t *code, unsigned n, uint
     c->seg[X86_GS].base = rnd() >> 20;
     c->seg[X86_FS].base = rnd() >> 20;
     c->kernel_gs_base = rnd() >> 20;
-    c->idtr = (struct x86_dtr){0, 0};
-    uint64_t *pd = (uint64_t *)(void *)(m->vm->ram + 0x3000);
+    uint64_t *pd = im_pd(m);
 
     pd[0] = 0x83; /* code and stack are the supervisor's, the data at times the user's: only with AC, under SMAP */
     if (rnd() % 4)
         pd[IM_DATA >> 21] &= ~4ull;
     x86_tlb_flush_all(c);
     x86_mmu_update_ctx(c);
-    rng = keep;
-    v->insns = 0;
     memset(c->pg_count, 0, sizeof(c->pg_count));
     memset(v->exceptions, 0, sizeof(v->exceptions));
-    im_single(m, single);
-    im_run(m, v);
-    memset(out, 0, sizeof(*out));
-    memcpy(out->gpr, c->gpr, sizeof(out->gpr));
+}
+
+static void see(struct im *m, struct result *out)
+{
+    const struct x86_cpu *c = &m->v->cpu;
+
     memcpy(out->pg, c->pg_count, sizeof(out->pg));
-    out->rip = c->rip;
-    out->flags = x86_get_rflags(c) & ~(uint64_t)X86_FL_RF;
-    out->insns = v->insns;
     out->gs = c->seg[X86_GS].base;
     out->kgs = c->kernel_gs_base;
     out->ctx = (uint64_t)(c->mmu.cur - c->mmu.tlb[0]);
     for (unsigned i = 0; i < 32; i++)
-        out->exceptions = out->exceptions * 3 + v->exceptions[i];
+        out->exceptions = out->exceptions * 3 + m->v->exceptions[i];
     memcpy(out->data, m->vm->ram + IM_DATA, sizeof(out->data));
     memcpy(out->stack, m->vm->ram + IM_STACK - 0x100, sizeof(out->stack));
 }
 
+static void print(const struct result *a, const struct result *b)
+{
+    for (unsigned i = 0; i < 8; i++)
+        im_print_pair("count", i, a->pg[i], b->pg[i]);
+    im_print_pair("gs", 0, a->gs, b->gs);
+    im_print_pair("gs", 1, a->kgs, b->kgs);
+    im_print_pair("ctx", 0, a->ctx, b->ctx);
+    im_print_pair("exceptions", 0, a->exceptions, b->exceptions);
+    if (memcmp(a->data, b->data, sizeof(a->data)))
+        fprintf(stderr, "data differ\n");
+    if (memcmp(a->stack, b->stack, sizeof(a->stack)))
+        fprintf(stderr, "the stack differs\n");
+}
+
+static struct result translated, single;
+static const struct im_test test = {begin, see, print, &translated, &single, sizeof(struct result)};
+
+static bool one_round(struct im *m, unsigned r)
+{
+    uint8_t code[2048];
+    unsigned n = 0;
+
+    for (unsigned i = 1 + (unsigned)(rnd() % 40); i; i--)
+        n += emit(code + n);
+    code[n++] = 0xf4;
+    return im_compare(m, r, code, n, &test)->rip == IM_CODE + n;
+}
+
 static void programs(void **state)
 {
-    static struct result a, b;
-    struct im *m = im_new(1);
-    unsigned ends = 0;
     const unsigned rounds = random_rounds(3000);
 
     (void)state;
-    for (unsigned r = 0; r < rounds; r++) {
-        if (r == rounds / 2)
-            im_checks(m, !translate_of(m->v)->one);
-        uint8_t code[2048];
-        unsigned n = 0;
-
-        for (unsigned i = 1 + (unsigned)(rnd() % 40); i; i--)
-            n += emit(code + n);
-        code[n++] = 0xf4;
-        const uint64_t seed = rnd() | 1;
-
-        run(m, false, code, n, seed, &a);
-        run(m, true, code, n, seed, &b);
-        ends += a.rip == IM_CODE + n;
-        if (memcmp(&a, &b, sizeof(a))) {
-            for (unsigned i = 0; i < 16; i++)
-                if (a.gpr[i] != b.gpr[i])
-                    fprintf(stderr, "r%u: %llx %llx\n", i, (unsigned long long)a.gpr[i], (unsigned long long)b.gpr[i]);
-            for (unsigned i = 0; i < 8; i++)
-                if (a.pg[i] != b.pg[i])
-                    fprintf(stderr, "count %u: %llu %llu\n", i, (unsigned long long)a.pg[i], (unsigned long long)b.pg[i]);
-            fprintf(stderr, "rip %llx %llx flags %llx %llx insns %llu %llu gs %d ctx %llu %llu data %d stack %d\n", (unsigned long long)a.rip,
-                    (unsigned long long)b.rip, (unsigned long long)a.flags, (unsigned long long)b.flags, (unsigned long long)a.insns,
-                    (unsigned long long)b.insns, a.gs != b.gs || a.kgs != b.kgs, (unsigned long long)a.ctx, (unsigned long long)b.ctx,
-                    memcmp(a.data, b.data, sizeof(a.data)), memcmp(a.stack, b.stack, sizeof(a.stack)));
-            for (unsigned i = 0; i < n; i++)
-                fprintf(stderr, "%02x ", code[i]);
-            fail_msg("round %u differs", r);
-        }
-    }
-    assert_true(ends > rounds / 3);
-    im_free(m);
+    assert_true(im_rounds(rounds, one_round) > rounds / 3);
 }
 
 int main(void)

@@ -2,12 +2,9 @@
  * Pages that share the slots of the table of translated code (engine/translate/tlb.c): random programs that access, copy, remap and
  * flush a few of them, against the interpreter one instruction at a time; and that two of them do not push each other out.
  */
-#include <stdio.h>
-
 #define IM_ENGINE engine_translate
 #define RANDOM_SEED 0x91d7c3a5e80b64f3ull
-#include "tests/random.h"
-#include "tests/unit/translate_fixture.h"
+#include "tests/unit/translate_random.h"
 
 /* Pairs of pages, a number of ways apart: each first page has the slots of all first pages, each second page those of the second ones. */
 #define PAIRS 6u
@@ -74,7 +71,8 @@ static void emit(struct code *c)
 }
 
 struct result {
-    uint64_t gpr[16], rip, flags, insns, cr2, pt[2 * PAIRS];
+    struct im_seen seen;
+    uint64_t pt[2 * PAIRS];
     uint8_t data[2 * PAIRS << 12];
 };
 
@@ -92,78 +90,57 @@ static void tables(struct im *m)
     }
 }
 
-static void run(struct im *m, bool single, const struct code *code, uint64_t seed, struct result *out)
+static void begin(struct im *m, const uint8_t *code, unsigned n)
 {
-    const uint64_t keep = rng;
     struct x86_cpu *c = &m->v->cpu;
 
-    rng = seed;
     memset(m->vm->ram + PT, 0, PAIRS * 0x1000);
-    for (unsigned i = 0; i < 2 * PAIRS << 12; i += 8)
-        memcpy(m->vm->ram + IM_DATA + i, &(uint64_t){rnd()}, 8);
-    memset(m->vm->ram + IM_CODE, 0xf4, 0x1000);
-    im_put(m, IM_CODE, code->b, code->n);
+    im_random_words(m, IM_DATA, 2 * PAIRS << 12);
+    im_put_alone(m, code, n);
     im_long(m, m->v);
     tables(m);
     c->cr4 |= X86_CR4_PGE;
-    for (unsigned i = 0; i < 16; i++)
-        if (i != X86_RSP)
-            c->gpr[i] = rnd();
+    im_random_gpr(c, false);
     c->gpr[X86_R15] = 2 + rnd() % 6;
     x86_set_rflags(c, (rnd() & X86_FL_ARITH) | X86_FL_1);
-    c->idtr = (struct x86_dtr){0, 0};
     c->cr2 = 0;
-    rng = keep;
-    m->v->insns = 0;
-    im_single(m, single);
-    im_run(m, m->v);
-    memset(out, 0, sizeof(*out));
-    memcpy(out->gpr, c->gpr, sizeof(out->gpr));
-    out->rip = c->rip;
-    out->flags = x86_get_rflags(c) & ~(uint64_t)X86_FL_RF;
-    out->insns = m->v->insns;
-    out->cr2 = c->cr2;
+}
+
+static void see(struct im *m, struct result *out)
+{
     for (unsigned k = 0; k < 2 * PAIRS; k++)
         out->pt[k] = ((uint64_t *)(void *)(m->vm->ram + table_of(k)))[5 + k % 2];
     memcpy(out->data, m->vm->ram + IM_DATA, sizeof(out->data));
 }
 
+static void print(const struct result *a, const struct result *b)
+{
+    for (unsigned k = 0; k < 2 * PAIRS; k++)
+        im_print_pair("pte", k, a->pt[k], b->pt[k]);
+    if (memcmp(a->data, b->data, sizeof(a->data)))
+        fprintf(stderr, "data differ\n");
+}
+
+static struct result translated, single;
+static const struct im_test test = {begin, see, print, &translated, &single, sizeof(struct result)};
+
+static bool one_round(struct im *m, unsigned r)
+{
+    struct code code = {.n = 0};
+
+    for (unsigned i = 1 + (unsigned)(rnd() % 20); i--;)
+        emit(&code);
+    B(&code, "\x4d\x8d\x7f\xff\x49\x83\xff\x00\x0f\x85"); /* lea -1(%r15), %r15; cmp $0, %r15; jne to the start */
+    bytes(&code, (const char *)&(int32_t){-(int32_t)(code.n + 4)}, 4);
+    B(&code, "\xf4");
+    assert_int_equal(im_compare(m, r, code.b, code.n, &test)->rip, IM_CODE + code.n);
+    return true;
+}
+
 static void random_programs(void **state)
 {
-    static struct result a, b;
-    const unsigned rounds = random_rounds(2000);
-    struct im *m = im_new(1);
-
     (void)state;
-    for (unsigned r = 0; r < rounds; r++) {
-        struct code code = {.n = 0};
-
-        if (r == rounds / 2)
-            im_checks(m, !translate_of(m->v)->one);
-        for (unsigned i = 1 + (unsigned)(rnd() % 20); i--;)
-            emit(&code);
-        B(&code, "\x4d\x8d\x7f\xff\x49\x83\xff\x00\x0f\x85"); /* lea -1(%r15), %r15; cmp $0, %r15; jne to the start */
-        bytes(&code, (const char *)&(int32_t){-(int32_t)(code.n + 4)}, 4);
-        B(&code, "\xf4");
-
-        const uint64_t seed = rnd() | 1;
-
-        run(m, false, &code, seed, &a);
-        run(m, true, &code, seed, &b);
-        assert_int_equal(b.rip, IM_CODE + code.n);
-        if (memcmp(&a, &b, sizeof(a))) {
-            for (unsigned i = 0; i < 16; i++)
-                if (a.gpr[i] != b.gpr[i])
-                    fprintf(stderr, "r%u: %llx %llx\n", i, (unsigned long long)a.gpr[i], (unsigned long long)b.gpr[i]);
-            fprintf(stderr, "rip %llx %llx flags %llx %llx cr2 %llx %llx pt %d data %d\n", (unsigned long long)a.rip, (unsigned long long)b.rip,
-                    (unsigned long long)a.flags, (unsigned long long)b.flags, (unsigned long long)a.cr2, (unsigned long long)b.cr2,
-                    memcmp(a.pt, b.pt, sizeof(a.pt)), memcmp(a.data, b.data, sizeof(a.data)));
-            for (unsigned i = 0; i < code.n; i++)
-                fprintf(stderr, "%02x ", code.b[i]);
-            fail_msg("round %u differs", r);
-        }
-    }
-    im_free(m);
+    im_rounds(random_rounds(2000), one_round);
 }
 
 /* A loop over so many of the first pages: how often does a lookup need C? */
@@ -177,9 +154,7 @@ static uint64_t misses(unsigned pages, int one)
     tables(m);
     for (unsigned k = 0; k < pages; k++)
         imm(&code, X86_RBX, lin_of(2 * k) + 8), B(&code, "\x48\x01\x13\x48\x8b\x43\x10");
-    B(&code, "\x49\xff\xcf\x0f\x85");
-    bytes(&code, (const char *)&(int32_t){-(int32_t)(code.n + 4)}, 4);
-    B(&code, "\xf4");
+    code.n = im_loop_end(code.b, code.n);
     im_put(m, IM_CODE, code.b, code.n);
     m->v->cpu.gpr[X86_R15] = 1000;
     im_run(m, m->v);

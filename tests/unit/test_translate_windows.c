@@ -3,15 +3,9 @@
  * borders, over pages that are writable, clean, read-only, absent, or hold code, against the interpreter one instruction at a time.
  * Registers, flags, memory, the pages' accessed and dirty bits, the place and address of a fault must agree.
  */
-#include <stdio.h>
-
 #define IM_ENGINE engine_translate
 #define RANDOM_SEED 0x13198a2e03707344ull
-#include "tests/random.h"
-#include "tests/unit/translate_fixture.h"
-
-#define PAGES 16u
-#define PT 0x8000u
+#include "tests/unit/translate_random.h"
 
 /* The counter of the loop is R15; pointers are all these but RSP, which is one too. */
 static const uint8_t pointers[] = {X86_RBX, X86_RSI, X86_RBP, X86_R9, X86_R12, X86_RCX, X86_RSP};
@@ -85,113 +79,72 @@ static unsigned emit(uint8_t *p)
 }
 
 struct result {
-    uint64_t gpr[16], rip, flags, insns, cr2, pt[PAGES];
-    uint8_t xmm[256], data[PAGES << 12], code[0x1000];
+    struct im_seen seen;
+    uint8_t xmm[256];
+    struct im_memory memory;
 };
 
-static void run(struct im *m, bool single, const uint8_t *code, unsigned n, uint64_t seed, struct result *out)
+static void begin(struct im *m, const uint8_t *code, unsigned n)
 {
-    const uint64_t keep = rng;
     struct x86_cpu *c = &m->v->cpu;
-    uint64_t *pt = (uint64_t *)(void *)(m->vm->ram + PT), *pd = (uint64_t *)(void *)(m->vm->ram + 0x3000);
 
-    rng = seed;
-    for (unsigned i = 0; i < PAGES << 12; i += 8)
-        memcpy(m->vm->ram + IM_DATA + i, &(uint64_t){rnd()}, 8);
-    memset(m->vm->ram + IM_CODE, 0xf4, 0x1000);
-    im_put(m, IM_CODE, code, n);
+    im_random_words(m, IM_DATA, IM_PAGES << 12);
+    im_put_alone(m, code, n);
     im_long(m, m->v);
-    for (unsigned i = 0; i < 512; i++)
-        pt[i] = IM_DATA + i * 0x1000 + 0x63;
-    for (unsigned i = 0; i < PAGES; i++) {
-        switch (rnd() % 24) {
-        case 0: pt[i] &= ~0x40ull; break;          /* clean */
-        case 1: pt[i] &= ~0x60ull; break;          /* not accessed */
-        case 2: pt[i] &= ~0x42ull; break;          /* read-only */
-        case 3: pt[i] = rnd() % 2 ? pt[i] : 0; break; /* absent */
-        case 4: pt[i] = (rnd() % 2 ? IM_CODE : IM_CODE + 0x1000) | 0x61; break; /* the program, which must stay as it is */
-        case 5: case 6: pt[i] = pt[rnd() % (i + 1)]; break; /* another name of a page */
-        default: break;
-        }
-    }
-    pd[IM_DATA >> 21] = PT | 0x23;
-    for (unsigned i = 0; i < 256; i++)
-        c->fpu.xmm[i / 16][i % 16] = (uint8_t)rnd();
-    for (unsigned i = 0; i < 16; i++)
-        c->gpr[i] = rnd();
+    im_random_pages(m, true, false);
+    im_pd(m)[IM_DATA >> 21] = IM_PT | 0x23;
+    im_random_bytes(c->fpu.xmm, 256);
+    im_random_gpr(c, true);
     for (unsigned i = 0; i < sizeof(pointers); i++) /* mostly near borders */
         c->gpr[pointers[i]] = IM_DATA + (3 + rnd() % 10) * 0x1000 + (rnd() % 2 ? (rnd() % 64 - 32) * 8 : rnd() % 0x1000 & ~7ull) + (rnd() % 16 ? 0 : rnd() % 8);
     c->gpr[X86_R15] = 1 + rnd() % 6;
     x86_set_rflags(c, (rnd() & X86_FL_ARITH) | X86_FL_1);
-    c->idtr = (struct x86_dtr){0, 0}; /* a fault is the end */
     c->cr2 = 0;
-    rng = keep;
-    m->v->insns = 0;
-    im_single(m, single);
-    im_run(m, m->v);
-    memset(out, 0, sizeof(*out));
-    memcpy(out->gpr, c->gpr, sizeof(out->gpr));
-    out->rip = c->rip;
-    out->flags = x86_get_rflags(c) & ~(uint64_t)X86_FL_RF;
-    out->insns = m->v->insns;
-    out->cr2 = c->cr2;
+}
+
+static void see(struct im *m, struct result *out)
+{
+    const struct x86_cpu *c = &m->v->cpu;
+
     memcpy(out->xmm, c->fpu.xmm, 256);
-    memcpy(out->pt, pt, sizeof(out->pt));
-    memcpy(out->data, m->vm->ram + IM_DATA, sizeof(out->data));
-    memcpy(out->code, m->vm->ram + IM_CODE, sizeof(out->code));
+    im_see_memory(m, &out->memory);
+}
+
+static void print(const struct result *a, const struct result *b)
+{
+    im_print_memory(&a->memory, &b->memory);
+}
+
+static struct result translated, single;
+static const struct im_test test = {begin, see, print, &translated, &single, sizeof(struct result)};
+
+static bool one_round(struct im *m, unsigned r)
+{
+    const unsigned count = 2 + (unsigned)(rnd() % 24);
+    uint8_t code[512];
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        const bool skip = rnd() % 8 == 0;
+        const unsigned jump = n;
+
+        n += 2 * skip;
+        n += emit(code + n);
+        if (skip) {
+            code[jump] = (uint8_t)(0x70 | rnd() % 16);
+            code[jump + 1] = (uint8_t)(n - jump - 2);
+        }
+    }
+    n = im_loop_end(code, n);
+    return im_compare(m, r, code, n, &test)->rip == IM_CODE + n;
 }
 
 static void windows(void **state)
 {
-    static struct result a, b;
     const unsigned rounds = random_rounds(1500);
-    struct im *m = im_new(1);
-    unsigned whole = 0;
 
     (void)state;
-    for (unsigned r = 0; r < rounds; r++) {
-        if (r == rounds / 2)
-            im_checks(m, !translate_of(m->v)->one);
-        const unsigned count = 2 + (unsigned)(rnd() % 24);
-        uint8_t code[512];
-        unsigned n = 0;
-
-        for (unsigned i = 0; i < count; i++) {
-            const bool skip = rnd() % 8 == 0;
-            const unsigned jump = n;
-
-            n += 2 * skip;
-            n += emit(code + n);
-            if (skip) {
-                code[jump] = (uint8_t)(0x70 | rnd() % 16);
-                code[jump + 1] = (uint8_t)(n - jump - 2);
-            }
-        }
-        memcpy(code + n, "\x49\xff\xcf\x0f\x85", 5); /* dec r15; jnz to the start */
-        memcpy(code + n + 5, &(int32_t){-(int32_t)(n + 9)}, 4);
-        n += 9;
-        code[n++] = 0xf4;
-        const uint64_t seed = rnd() | 1;
-
-        run(m, false, code, n, seed, &a);
-        run(m, true, code, n, seed, &b);
-        whole += a.rip == IM_CODE + n;
-        if (memcmp(&a, &b, sizeof(a))) {
-            for (unsigned i = 0; i < 16; i++)
-                fprintf(stderr, "%2u gpr %016llx %016llx\n", i, (unsigned long long)a.gpr[i], (unsigned long long)b.gpr[i]);
-            for (unsigned i = 0; i < PAGES; i++)
-                fprintf(stderr, "%2u pte %016llx %016llx%s\n", i, (unsigned long long)a.pt[i], (unsigned long long)b.pt[i],
-                        memcmp(a.data + (i << 12), b.data + (i << 12), 4096) ? " contents differ" : "");
-            fprintf(stderr, "rip %llx %llx flags %llx %llx cr2 %llx %llx insns %llu %llu\n", (unsigned long long)a.rip, (unsigned long long)b.rip,
-                    (unsigned long long)a.flags, (unsigned long long)b.flags, (unsigned long long)a.cr2, (unsigned long long)b.cr2,
-                    (unsigned long long)a.insns, (unsigned long long)b.insns);
-            for (unsigned i = 0; i < n; i++)
-                fprintf(stderr, "%02x ", code[i]);
-            fail_msg("round %u differs", r);
-        }
-    }
-    assert_in_range(whole, rounds / 3, rounds - rounds / 20); /* most get to their end, and some do not */
-    im_free(m);
+    assert_in_range(im_rounds(rounds, one_round), rounds / 3, rounds - rounds / 20); /* most get to their end, and some do not */
 }
 
 int main(void)
