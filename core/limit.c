@@ -5,6 +5,9 @@
 
 #include "ringer/vm.h"
 
+#define VAIN_MOST 10u
+#define LATE_MOST_NS 1000000000u /* than when there would be a slice, if nothing were used */
+
 void budget_init(struct cpu_budget *b, uint32_t percent, unsigned threads, uint64_t wall, uint64_t used)
 {
     int64_t slice = (int64_t)LIMIT_PERIOD_NS / 100 * percent;
@@ -41,8 +44,13 @@ uint64_t budget_update(struct cpu_budget *b, uint64_t wall, uint64_t used)
     if (b->credit > LIMIT_SAVED * b->slice)
         b->credit = LIMIT_SAVED * b->slice;
     b->run = b->credit > 0 && (b->run || b->credit >= b->slice);
-    if (!b->run)
-        return time_for(b->slice - b->credit, b->percent);
+    if (!b->run) {
+        if (b->asked && passed >= b->asked && b->vain < VAIN_MOST)
+            b->vain++;
+        const uint64_t exact = time_for(b->slice - b->credit, b->percent), late = (exact << b->vain) - exact;
+        return b->asked = exact + (late < LATE_MOST_NS ? late : LATE_MOST_NS);
+    }
+    b->asked = b->vain = 0;
     if (b->max_percent <= b->percent)
         return LIMIT_PERIOD_NS;
     /* Not before it could be empty. */

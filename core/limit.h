@@ -5,7 +5,8 @@
  * In a nutshell: a bucket of CPU time. Time that passes fills it at the allowed rate; CPU time used by this
  * process and by those of the engine is taken from it. Empty, the vCPUs are parked (vm_park) until a slice has come
  * together again. A look that comes late loses nothing up to LIMIT_SAVED slices. What was used too much is owed, so
- * late looks change when a guest runs, not how much.
+ * late looks change when a guest runs, not how much. Looks cost CPU time as well: with a small limit it may be all that came together
+ * since the last one, so each that was in vain doubles the time to the next.
  */
 #ifndef CORE_LIMIT_H
 #define CORE_LIMIT_H
@@ -23,6 +24,8 @@ struct cpu_budget {
     uint32_t percent, max_percent; /* what is allowed, and what the threads could take at once */
     int64_t slice, credit;         /* ns of CPU time; credit < 0: owed */
     uint64_t wall, used;           /* at the last look */
+    uint64_t asked;                /* when the next one should be, ns from there */
+    unsigned vain;                 /* looks that should have found a slice and did not */
     bool run;
 };
 

@@ -83,6 +83,28 @@ static void parked_until_a_slice(void **s)
     assert_int_equal(next, 99 * MS);
 }
 
+/* However much a look costs, the guest gets something, and all together no more than what is allowed. */
+static void looks_cost(void **s)
+{
+    for (uint64_t cost = 10000; cost < 10 * MS; cost *= 3)
+        for (uint32_t percent = 1; percent <= 10; percent += 3) {
+            const uint64_t begin = 1000 * MS;
+            uint64_t now = begin, used = 0, guest = 0;
+            struct cpu_budget b;
+
+            budget_init(&b, percent, 2, now, used);
+            while (now < begin + 100000 * MS) {
+                const uint64_t next = budget_update(&b, now, used += cost);
+                now += next;
+                if (b.run)
+                    guest += next, used += next;
+            }
+            if (!guest || used * 100 > (now - begin) * percent + 100 * 2 * (10 * MS + LIMIT_PERIOD_NS))
+                fail_msg("%u %%, %u us a look: the guest got %u ms, all %u ms", percent, (unsigned)(cost / 1000), (unsigned)(guest / MS), (unsigned)(used / MS));
+            assert_true(guest > 100 * MS / 4 || cost > MS); /* not only what it begins with */
+        }
+}
+
 /* Clocks that stand or go back give nothing. */
 static void odd_clocks(void **s)
 {
@@ -188,7 +210,7 @@ int main(void)
         cmocka_unit_test(no_limit_that_is_not_reached),
         cmocka_unit_test(burst_after_idling),
         cmocka_unit_test(parked_until_a_slice),
-        cmocka_unit_test(odd_clocks),
+        cmocka_unit_test(looks_cost), cmocka_unit_test(odd_clocks),
         cmocka_unit_test(parking),
         cmocka_unit_test(limited_machine_ends),
     };
