@@ -223,8 +223,10 @@ static int tr_vcpu_init(struct vcpu *v)
     x->it = v->interp_priv;
     x->room = room_of(v);
     x->uncounted = v->vm->engine_cfg.uncounted && !v->paced;
+    vcpu_enter_guest(v); /* an exclusive section of another's may write to our TLB */
     x->version = v->cpu.mmu.version;
     x->hard = v->cpu.mmu.hard;
+    vcpu_leave_guest(v);
     x->direct = direct_new(x->it);
     if (x->direct)
         tr_see_space(x);
