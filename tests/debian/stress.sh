@@ -10,7 +10,7 @@ ran=0 failed=0
 for s in "$@"; do
     st=0
     # stress-ng: 0 well, 3 lacking something, 4 not for this kernel; 2 is a failure
-    stress-ng --temp-path /tmp --verify --oomable --timeout "$seconds" --vm-bytes 24M --mmap-bytes 24M --mremap-bytes 16M --memfd-bytes 16M --shm-bytes 8M --memrate-bytes 16M \
+    stress-ng --temp-path /tmp --verify --oomable --timeout "$seconds" --vm-bytes 24M --mmap-bytes 24M --mremap-bytes 16M --memfd-bytes 16M --shm-bytes 8M --shm-objs 4 --memrate-bytes 16M \
         --malloc-bytes 16M --pthread-max 64 --bigheap-growth 64K --stack-fill --"$s" 2 >/tmp/log 2>&1 || st=$?
     ran=$((ran + 1))
     case $st in
