@@ -20,7 +20,7 @@ unit-bins: $(UNIT_BIN)
 CHECKS += $(foreach b,$(UNIT_BIN),$(patsubst $(O)/tests/%,%,$(b)):$(b))
 CHECK_DEPS += $(UNIT_BIN)
 
-# Unit tests, self-checking guests and boots with two CPUs under each sanitizer: half an hour on two cores.
+# Unit tests, guests, machines stopped and ended, and boots with two CPUs under each sanitizer: half an hour on two cores.
 check-sanitizers:
 	@$(MAKE) --no-print-directory MODE=asan CC=clang check-sanitized
 	@$(MAKE) --no-print-directory MODE=ubsan CC=clang check-sanitized
@@ -29,8 +29,12 @@ SANITIZED = $(foreach b,$(UNIT_BIN),$(MODE)/$(patsubst $(O)/tests/%,%,$(b)):$(b)
             $(foreach e,interp translate,$(foreach g,$(GUESTS),$(MODE)/guest/$e/$(basename $(notdir $(g))):sh@tests/guest/run.sh@$(O)/ringer@$e@$(g))) \
             $(MODE)/boot/interp/disk:CHECK_TIMEOUT=1800@BOOT_TIMEOUT=1700@sh@tests/boot/boot.sh@$(O)/ringer@interp@disk \
             $(foreach c,disk work,$(MODE)/boot/translate/$c:sh@tests/boot/boot.sh@$(O)/ringer@translate@$c) \
+            $(foreach i,32 64,$(MODE)/teach/$i/lazy:sh@tests/trap/teach.sh@$(O)/ringer@right@$(T)/teach$i.elf@--engine@trap@--patch=lazy \
+                              $(MODE)/teach/$i/patch-direct:sh@tests/trap/teach.sh@$(O)/ringer@right@$(T)/teach$i.elf@--engine@patch@--direct=always) \
+            $(MODE)/stop:STOP_LIMIT=$(if $(filter tsan,$(MODE)),15,3)@python3@tests/stop/stop.py@$(O)/ringer@$(SPIN_DIR) \
+            $(if $(filter tsan,$(MODE)),,$(MODE)/ends:python3@tests/boot/ends.py@$(O)/ringer@$(KERNEL_DIR)/vmlinuz@$(ROOT_DIR)/initrd.cpio) \
             $(MODE)/boot/direct/work:BOOT_OPTIONS="--cpus@2@--user-code=direct"@sh@tests/boot/boot.sh@$(O)/ringer@translate@work
-check-sanitized: all $(UNIT_BIN) guests guest
+check-sanitized: all $(UNIT_BIN) guests teach spin guest
 	@CHECK_TIMEOUT=900 GUEST_TIMEOUT=600 BOOT_TIMEOUT=800 BOOT_OPTIONS="--cpus 2" TSAN_OPTIONS=exitcode=66 \
 	    sh scripts/check.sh $(foreach c,$(SANITIZED),'$(c)')
 check-full: check-sanitizers
