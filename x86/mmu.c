@@ -114,11 +114,20 @@ void x86_mmu_init(struct x86_cpu *c, const struct gpa_map *map, unsigned vcpu_in
     x86_mmu_update_ctx(c);
 }
 
-static unsigned filter_bit(uint64_t lin)
+/* Two bits a region: few of the others have both, or a guest whose stack has those of one of its kernel's large pages would
+ * pay for a whole flush at each INVLPG. */
+static unsigned filter_bit(uint64_t lin, unsigned which)
 {
-    return (unsigned)(((lin >> 22) * 0x9e3779b97f4a7c15ull) >> 54);
+    return (unsigned)(((lin >> 22) * 0x9e3779b97f4a7c15ull) >> (which ? 40 : 52)) & (X86_LARGE_FILTER_BITS - 1);
 }
-_Static_assert(X86_LARGE_FILTER_BITS == 1u << (64 - 54), "filter hash");
+_Static_assert(X86_LARGE_FILTER_BITS == 1u << (64 - 52), "filter hash");
+
+static bool may_be_large(const struct x86_large *l, uint64_t lin)
+{
+    const unsigned a = filter_bit(lin, 0), b = filter_bit(lin, 1);
+
+    return l->filter[a / 64] >> (a % 64) & l->filter[b / 64] >> (b % 64) & 1;
+}
 
 /* Drop every cached page in [lo, lo + size), size a power of two and at least a page. */
 static void flush_range(struct x86_cpu *c, uint64_t lo, uint64_t size)
@@ -141,7 +150,6 @@ static void flush_range(struct x86_cpu *c, uint64_t lo, uint64_t size)
 void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
 {
     struct x86_mmu *m = &c->mmu;
-    unsigned bit = filter_bit(lin);
     uint64_t page = lin & ~(uint64_t)OFFS;
 
     x86_tlb_event(c, X86_TLB_EV_PAGE, page);
@@ -155,7 +163,7 @@ void x86_tlb_flush_page(struct x86_cpu *c, uint64_t lin)
             x86_tlb_flush_all(c);
             return;
         }
-    if ((m->large[0].filter[bit / 64] | m->large[1].filter[bit / 64]) & (1ull << (bit % 64))) {
+    if (may_be_large(&m->large[0], lin) || may_be_large(&m->large[1], lin)) {
         flush_range(c, lin & ~0x3fffffull, 0x400000);
         return;
     }
@@ -209,9 +217,8 @@ static void note_large(struct x86_mmu *m, uint64_t lin, const struct x86_xlat *x
         if (hi > l->huge_hi)
             l->huge_hi = hi;
     } else {
-        unsigned bit = filter_bit(lin);
-
-        l->filter[bit / 64] |= 1ull << (bit % 64);
+        for (unsigned i = 0; i < 2; i++)
+            l->filter[filter_bit(lin, i) / 64] |= 1ull << (filter_bit(lin, i) % 64);
     }
 }
 

@@ -21,7 +21,7 @@
 #define X86_ITLB_SIZE 1024u
 #define X86_TLB_OTHER(slot) ((slot) ^ X86_TLB_SIZE / 2)
 #define X86_ITLB_OTHER(slot) ((slot) ^ X86_ITLB_SIZE / 2)
-#define X86_LARGE_FILTER_BITS 1024u
+#define X86_LARGE_FILTER_BITS 4096u
 
 enum x86_tlb_ctx { X86_TLB_USER, X86_TLB_SUPER, X86_TLB_SUPER_AC, X86_TLB_NCTX };
 

@@ -233,6 +233,36 @@ static void invlpg_large(void **state)
     }
 }
 
+/* INVLPG elsewhere is not taken for one of a large page, and flushes no more than it must. */
+static void large_pages_elsewhere(void **state)
+{
+    struct fx *f = fx64(40);
+    struct x86_cpu *c = f->c;
+    unsigned whole = 0;
+
+    (void)state;
+    for (uint64_t base = 0xffff888000000000; base < 0xffff888000000000 + (16ull << 30); base += 1ull << 30) { /* 512 MiB each, as kernels map all memory */
+        x86_tlb_flush_all(c);
+        fx_put64(f, slot(4, base), 0x180000 | P | W);
+        fx_put64(f, 0x180000 + (base >> 30 & 511) * 8, 0x181000 | P | W);
+        for (unsigned i = 0; i < 256; i++) {
+            uint32_t v;
+
+            fx_put64(f, 0x181000 + i * 8u, i % 8 * 0x200000u | P | W | PS | A | D);
+            assert_int_equal(x86_lin_read(c, base + i * 0x200000ull, &v, 4), X86_OK);
+        }
+        for (unsigned i = 0; i < 256; i++) {
+            const uint64_t flushes = c->mmu.all_flushes;
+
+            x86_tlb_flush_page(c, LIN + i * 0x400000ull);
+            assert_int_equal(c->mmu.all_flushes, flushes);
+            whole += c->mmu.page_version != c->mmu.version;
+        }
+    }
+    assert_true(whole < 16 * 256 / 50);
+    fx_free(f);
+}
+
 static void contexts(void **state)
 {
     struct fx *f = fx64(40);
@@ -459,7 +489,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tlb_keeps_until_flushed), cmocka_unit_test(global_pages), cmocka_unit_test(pcids),
-        cmocka_unit_test(generations_wrap), cmocka_unit_test(invlpg_large), cmocka_unit_test(contexts),
+        cmocka_unit_test(generations_wrap), cmocka_unit_test(invlpg_large), cmocka_unit_test(large_pages_elsewhere), cmocka_unit_test(contexts),
         cmocka_unit_test(code_pages), cmocka_unit_test(data_breakpoints), cmocka_unit_test(two_share),
         cmocka_unit_test(sharing_at_random),
     };
