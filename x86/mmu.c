@@ -618,7 +618,8 @@ int x86_fetch_page(struct x86_cpu *c, uint64_t lin, const uint8_t **host, uint64
             *host = NULL;
             return X86_OK;
         }
-        if ((e->tag & OFFS) == c->mmu.gen)
+        tag = (lin & ~(uint64_t)OFFS) | c->mmu.gen; /* a bus access of the walk's may have flushed */
+        if (e->tag != tag && (e->tag & OFFS) == c->mmu.gen)
             swap_code_ways(&c->mmu, user, slot);
         e->gpa = *gpa;
         e->host = mem;
