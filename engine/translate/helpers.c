@@ -123,14 +123,11 @@ static bool fill(struct translate *x, uint64_t lin, bool write)
     const struct x86_mmu *m = &x->v->cpu.mmu;
     const unsigned ctx = (unsigned)(m->cur - m->tlb[0]) / X86_TLB_SIZE, slot = lin >> 12 & (TR_TLB_SIZE - 1);
     const struct x86_tlb_entry *e = &m->cur[slot];
-    const uint64_t page = lin & ~0xfffull, tag = page | m->gen, one = x->one * 0x1000u, none = TR_NONE(slot) + one;
+    const uint64_t page = lin & ~0xfffull, tag = page | m->gen;
 
     if ((write ? e->tag_w : e->tag_r) != tag)
         return false;
-    const bool local = !(m->global[ctx][slot / 64] >> (slot % 64) & 1);
-    const struct tr_tlb n = {.nread = e->tag_r == tag ? one - page : none, .nwrite = e->tag_w == tag ? one - page : none, .addend = e->addend, .local = local};
-
-    tr_tlb_put(x, ctx, slot, &n);
+    tr_tlb_put(x, ctx, page, e->tag_r == tag, e->tag_w == tag, e->addend, !(m->global[ctx][slot / 64] >> (slot % 64) & 1));
     return true;
 }
 

@@ -5,7 +5,13 @@
  */
 #include "engine/translate/select.h"
 
-static uint64_t none(const struct translate *x, unsigned slot) { return TR_NONE(slot) + x->one * 0x1000u; }
+/* Of no access: stands for a page that neither has the slot or the other one, nor follows one that has, so it never matches. */
+static uint64_t none(const struct translate *x, unsigned slot)
+{
+    const bool edge = slot % TR_WAYS == 0 || slot % TR_WAYS == TR_WAYS - 1;
+
+    return x->one * 0x1000u - (edge ? (uint64_t)(TR_WAYS / 2) * 0x1000 : 0);
+}
 
 static bool is_empty(const struct translate *x, unsigned ctx, unsigned slot)
 {
@@ -14,7 +20,6 @@ static bool is_empty(const struct translate *x, unsigned ctx, unsigned slot)
     return e->nread == none(x, slot) && e->nwrite == none(x, slot);
 }
 
-/* TR_NONE is no page that has the slot. */
 static bool holds(const struct translate *x, unsigned ctx, unsigned slot, uint64_t page)
 {
     const struct tr_tlb *e = &x->room->tlb[ctx][slot];
@@ -31,6 +36,12 @@ static void drop(struct translate *x, unsigned ctx, unsigned slot)
     e->local = 0;
 }
 
+static void drop_page(struct translate *x, unsigned ctx, unsigned slot, uint64_t page)
+{
+    if (holds(x, ctx, slot, page))
+        drop(x, ctx, slot);
+}
+
 static uint64_t page_of(const struct translate *x, unsigned slot, const struct tr_tlb *e)
 {
     return x->one * 0x1000u - (e->nread == none(x, slot) ? e->nwrite : e->nread);
@@ -44,16 +55,17 @@ static void enter(struct translate *x, unsigned ctx, unsigned slot, const struct
         tr_log(&x->tlb_log[ctx], slot);
 }
 
-void tr_tlb_put(struct translate *x, unsigned ctx, unsigned slot, const struct tr_tlb *e)
+void tr_tlb_put(struct translate *x, unsigned ctx, uint64_t page, bool read, bool write, uint64_t addend, bool local)
 {
+    const unsigned slot = page >> 12 & (TR_TLB_SIZE - 1);
+    const uint64_t match = x->one * 0x1000u - page, never = none(x, slot);
+    const struct tr_tlb e = {.nread = read ? match : never, .nwrite = write ? match : never, .addend = addend, .local = local};
     struct tr_tlb *t = x->room->tlb[ctx];
-    const uint64_t page = page_of(x, slot, e);
 
-    if (holds(x, ctx, TR_OTHER(slot), page))
-        drop(x, ctx, TR_OTHER(slot));
+    drop_page(x, ctx, TR_OTHER(slot), page);
     if (!holds(x, ctx, slot, page) && !is_empty(x, ctx, slot))
         t[TR_OTHER(slot)] = t[slot];
-    enter(x, ctx, slot, e);
+    enter(x, ctx, slot, &e);
 }
 
 void tr_tlb_put_back(struct translate *x, unsigned ctx, unsigned slot, const struct tr_tlb *e)
@@ -71,9 +83,9 @@ void tr_tlb_put_back(struct translate *x, unsigned ctx, unsigned slot, const str
 
 void tr_tlb_init(struct translate *x)
 {
+    memset(x->tlb_used, 0xff, sizeof(x->tlb_used));
     for (unsigned ctx = 0; ctx < X86_TLB_NCTX; ctx++)
-        for (unsigned i = 0; i < TR_TLB_SIZE; i++)
-            drop(x, ctx, i);
+        tr_tlb_clear(x, ctx);
 }
 
 void tr_tlb_clear(struct translate *x, unsigned ctx)
@@ -94,10 +106,8 @@ void tr_tlb_drop_page(struct translate *x, unsigned ctx, uint64_t page)
 {
     const unsigned slot = page >> 12 & (TR_TLB_SIZE - 1);
 
-    if (holds(x, ctx, slot, page))
-        drop(x, ctx, slot);
-    if (holds(x, ctx, TR_OTHER(slot), page))
-        drop(x, ctx, TR_OTHER(slot));
+    drop_page(x, ctx, slot, page);
+    drop_page(x, ctx, TR_OTHER(slot), page);
 }
 
 void tr_tlb_drop_local(struct translate *x, unsigned ctx, struct tr_parked *p)
@@ -124,7 +134,7 @@ void tr_tlb_drop_local(struct translate *x, unsigned ctx, struct tr_parked *p)
 static void compare(struct translate *x, struct emit *e, unsigned reg, int32_t at)
 {
     e_load(e, H_CX, indexed(reg, AT_ROOM(tlb), at));
-    e_rm(e, E_W, 0x8d, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
+    e_lea(e, H_CX, (struct hmem){H_CX, H_S0, 1, 0});
     SHRX(H_CX, H_CX);
     if (x->one)
         e_lea(e, H_CX, (struct hmem){H_CX, NOREG, 1, -1});

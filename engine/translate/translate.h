@@ -52,15 +52,13 @@
  * displaced it to: a lookup that fails looks there and exchanges the two (tlb.c). No page is in both.
  *
  * nread, nwrite: minus the linear page address, if the access is allowed, plus a page where checks want 1 (translate.one). An entry
- * matches if the sum of it and the address of the access's last byte, shifted by the page size, is that. TR_NONE(slot), with the same added, never
- * matches: it stands for a page that has neither slot, nor follows one that has. */
+ * matches if the sum of it and the address of the access's last byte, shifted by the page size, is that. */
 struct tr_tlb {
     uint64_t nread, nwrite, addend;
     uint64_t local; /* not 0: of a page that is not global */
 };
 #define TR_WAYS (TR_TLB_SIZE / 2)
 #define TR_OTHER(slot) ((slot) ^ TR_WAYS)
-#define TR_NONE(slot) ((slot) % TR_WAYS == 0 || (slot) % TR_WAYS == TR_WAYS - 1 ? 0 - (uint64_t)(TR_WAYS / 2) * 0x1000 : 0)
 /* nlin: minus the linear address, plus what checks want. */
 struct tr_jump {
     uint64_t nlin, page;
@@ -299,8 +297,9 @@ void tr_select(struct translate *x, struct tr_block *b, const struct x86_insn *i
 void tr_make_table_stubs(struct translate *x, struct emit *e);
 
 /* --- tlb.c: the table of pages (struct tr_tlb) --- */
-/* Enter a page in its slot; what was there goes to the other. */
-void tr_tlb_put(struct translate *x, unsigned ctx, unsigned slot, const struct tr_tlb *e);
+/* Enter a page, by its linear address, in its slot; what was there goes to the other. read, write: what is allowed, one at least; addend: from
+ * linear to host addresses; local: it is not global. */
+void tr_tlb_put(struct translate *x, unsigned ctx, uint64_t page, bool read, bool write, uint64_t addend, bool local);
 /* Enter a page that had slot or the other one, unless other pages have both. */
 void tr_tlb_put_back(struct translate *x, unsigned ctx, unsigned slot, const struct tr_tlb *e);
 void tr_tlb_init(struct translate *x);
