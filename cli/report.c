@@ -48,18 +48,12 @@ void json_add_text(struct json_object *o, const char *key, const char *v)
     json_object_object_add(o, key, json_object_new_string(v));
 }
 
-/* Counters that all threads add to atomically. */
-static uint64_t rd(const uint64_t *p)
-{
-    return __atomic_load_n(p, __ATOMIC_RELAXED);
-}
-
 static uint64_t accesses(const struct gpa_map *m)
 {
     uint64_t n = 0;
     for (unsigned i = 0; i < m->n; i++)
         if (m->r[i].kind == GPA_IO && m->r[i].counters)
-            n += rd(&m->r[i].counters[0]) + rd(&m->r[i].counters[1]);
+            n += counter_read(&m->r[i].counters[0]) + counter_read(&m->r[i].counters[1]);
     return n;
 }
 
@@ -69,30 +63,6 @@ static void cause(struct report_causes *c, const char *name, uint64_t n)
         c->name[c->count] = name;
         c->n[c->count++] = n;
     }
-}
-
-struct totals {
-    uint64_t halts, kicks, irqs, pf, exc, other;
-};
-
-/* The vCPUs' own counters are plain words, each stored whole by its one writer. */
-__attribute__((no_sanitize("thread"))) static struct totals sum(const struct vm *vm)
-{
-    struct totals t = {0};
-
-    for (unsigned i = 0; i < vm->ncpu; i++) {
-        const struct vcpu *v = vm->cpu[i];
-        t.halts += v->exits[EXIT_HLT];
-        t.kicks += v->exits[EXIT_KICK];
-        t.pf += v->exceptions[X86_PF];
-        for (unsigned k = 0; k < 32; k++)
-            t.exc += v->exceptions[k];
-        for (unsigned k = 0; k < 256; k++)
-            t.irqs += v->interrupts[k];
-        for (unsigned k = 0; k < 16; k++)
-            t.other += v->exits[k];
-    }
-    return t;
 }
 
 void report_count(struct vm *vm, struct report_causes *c)
@@ -108,16 +78,21 @@ void report_count(struct vm *vm, struct report_causes *c)
         }
     if (named)
         return;
-    const struct totals t = sum(vm);
-
-    cause(c, "port I/O", accesses(vm->pio) + rd(&vm->unmapped[2]) + rd(&vm->unmapped[3]));
-    cause(c, "memory-mapped I/O", accesses(vm->mem) + rd(&vm->unmapped[0]) + rd(&vm->unmapped[1]));
-    cause(c, "halt", t.halts);
-    cause(c, "interrupt", t.irqs);
-    cause(c, "page fault", t.pf);
-    cause(c, "other exception", t.exc - t.pf);
-    cause(c, "request", t.kicks);
-    cause(c, "other exit", t.other - t.halts - t.kicks);
+    struct totals t;
+    uint64_t exceptions = 0, exits = 0;
+    totals_sum(vm, &t);
+    for (unsigned k = 0; k < 32; k++)
+        exceptions += t.exceptions[k];
+    for (unsigned k = 0; k < 16; k++)
+        exits += t.exits[k];
+    cause(c, "port I/O", accesses(vm->pio) + counter_read(&vm->unmapped[2]) + counter_read(&vm->unmapped[3]));
+    cause(c, "memory-mapped I/O", accesses(vm->mem) + counter_read(&vm->unmapped[0]) + counter_read(&vm->unmapped[1]));
+    cause(c, "halt", t.exits[EXIT_HLT]);
+    cause(c, "interrupt", t.interrupts);
+    cause(c, "page fault", t.exceptions[X86_PF]);
+    cause(c, "other exception", exceptions - t.exceptions[X86_PF]);
+    cause(c, "request", t.exits[EXIT_KICK]);
+    cause(c, "other exit", exits - t.exits[EXIT_HLT] - t.exits[EXIT_KICK]);
 }
 
 static void take(struct report *r)

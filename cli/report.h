@@ -47,6 +47,14 @@ struct report_view {
 void report_html(FILE *f, struct json_object *data, const struct report_view *v);
 
 struct json_object *stats_json(struct vm *vm); /* takes the device lock; the caller puts the object */
+/* What all vCPUs have counted, good to a few events while they run. */
+struct totals {
+    uint64_t insns, pg[8], exceptions[32], exits[16], interrupts, halted_ns, parked_ns, walks, flushes;
+};
+void totals_sum(const struct vm *vm, struct totals *t);
+/* A counter that all threads add to atomically. */
+static inline uint64_t counter_read(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+
 const char *vector_name(unsigned vector); /* of an exception, "#PF" or the number */
 uint64_t json_u64(struct json_object *o, const char *key); /* 0 if it is not there */
 struct json_object *json_at(struct json_object *o, const char *key); /* or NULL */

@@ -18,18 +18,8 @@ static const char *const vector_names[32] = {
 
 const char *vector_name(unsigned vector) { return vector < 32 ? vector_names[vector] : "?"; }
 
-struct totals {
-    uint64_t insns, pg[8], exceptions[32], interrupts, halted_ns, parked_ns, walks, flushes;
-};
-
-/* Counters that all threads add to atomically. */
-static uint64_t rd(const uint64_t *p)
-{
-    return __atomic_load_n(p, __ATOMIC_RELAXED);
-}
-
 /* The vCPUs' own counters are plain words, each stored whole by its one writer. */
-__attribute__((no_sanitize("thread"))) static void sum(const struct vm *vm, struct totals *t)
+__attribute__((no_sanitize("thread"))) void totals_sum(const struct vm *vm, struct totals *t)
 {
     memset(t, 0, sizeof(*t));
     for (unsigned i = 0; i < vm->ncpu; i++) {
@@ -43,6 +33,8 @@ __attribute__((no_sanitize("thread"))) static void sum(const struct vm *vm, stru
             t->pg[k] += v->cpu.pg_count[k];
         for (int k = 0; k < 32; k++)
             t->exceptions[k] += v->exceptions[k];
+        for (int k = 0; k < 16; k++)
+            t->exits[k] += v->exits[k];
         for (int k = 0; k < 256; k++)
             t->interrupts += v->interrupts[k];
     }
@@ -104,8 +96,8 @@ static unsigned collect(const struct gpa_map *m, struct dev_count *d, unsigned c
                 continue;
             d[n++] = (struct dev_count){.name = r->name};
         }
-        d[k].read += rd(&r->counters[0]);
-        d[k].written += rd(&r->counters[1]);
+        d[k].read += counter_read(&r->counters[0]);
+        d[k].written += counter_read(&r->counters[1]);
     }
     return n;
 }
@@ -208,9 +200,9 @@ static void print_text(struct vm *vm, FILE *f, const struct totals *t, const str
         for (unsigned i = 0; i < n; i++)
             if (d[i].read || d[i].written)
                 fprintf(f, "%s  %-18s %" PRIu64 " reads, %" PRIu64 " writes\n", pass ? "mmio" : "port", d[i].name, d[i].read, d[i].written);
-        if (rd(&vm->unmapped[pass ? 0 : 2]) || rd(&vm->unmapped[pass ? 1 : 3]))
+        if (counter_read(&vm->unmapped[pass ? 0 : 2]) || counter_read(&vm->unmapped[pass ? 1 : 3]))
             fprintf(f, "%s  %-18s %" PRIu64 " reads, %" PRIu64 " writes\n", pass ? "mmio" : "port", "(unmapped)",
-                    rd(&vm->unmapped[pass ? 0 : 2]), rd(&vm->unmapped[pass ? 1 : 3]));
+                    counter_read(&vm->unmapped[pass ? 0 : 2]), counter_read(&vm->unmapped[pass ? 1 : 3]));
     }
     if (sites_kept(vm))
         sites_print(vm, sym, TOP_TRAPS, f);
@@ -275,8 +267,8 @@ static struct json_object *make_json(struct vm *vm, const struct totals *t, doub
     for (unsigned k = 0; k < c.count; k++)
         json_add_u64(x, c.name[k], c.n[k]);
     json_object_object_add(o, "exits", x);
-    json_object_object_add(o, "ports", json_io(vm->pio, rd(&vm->unmapped[2]), rd(&vm->unmapped[3])));
-    json_object_object_add(o, "mmio", json_io(vm->mem, rd(&vm->unmapped[0]), rd(&vm->unmapped[1])));
+    json_object_object_add(o, "ports", json_io(vm->pio, counter_read(&vm->unmapped[2]), counter_read(&vm->unmapped[3])));
+    json_object_object_add(o, "mmio", json_io(vm->mem, counter_read(&vm->unmapped[0]), counter_read(&vm->unmapped[1])));
     return o;
 }
 
@@ -294,7 +286,7 @@ struct json_object *stats_json(struct vm *vm)
     struct totals t;
     double wall = (double)(host_now() - vm->start_ns) / 1e9, cpu = (double)host_cpu_tree_ns() / 1e9;
     host_lock(vm->device_lock);
-    sum(vm, &t);
+    totals_sum(vm, &t);
     struct json_object *o = make_json(vm, &t, wall, cpu);
     host_unlock(vm->device_lock);
     return o;
@@ -323,7 +315,7 @@ void stats_print(struct vm *vm, enum stats_kind kind, const struct symbols *sym,
     }
     /* The maps may be replaced only under the device lock. */
     host_lock(vm->device_lock);
-    sum(vm, &t);
+    totals_sum(vm, &t);
     (kind == STATS_JSON ? print_json : print_text)(vm, f, &t, sym, wall, cpu);
     host_unlock(vm->device_lock);
     bool bad = ferror(f) != 0;
