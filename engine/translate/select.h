@@ -84,6 +84,10 @@ void *sel_exit(struct tr *t, size_t size);
 uint32_t sel_site_id(const struct tr *t, const struct tr_site *s);
 /* Goes on if RCX is what checks want (translate.one); else out of line. */
 void sel_check(struct tr *t, struct out o);
+/* Bytes of code without a check are about to come. */
+void sel_before(struct tr *t, unsigned bytes);
+/* Room for the jumps of checks to come. */
+void sel_make_room(struct tr *t);
 /* Before something long is emitted: jumps for the checks so far. over: the code goes on behind. */
 void sel_pads(struct tr *t, bool over);
 /* Goes on if RCX is 0; else to a stub. */
@@ -108,6 +112,8 @@ static inline struct sel_where sel_stack(unsigned reg, int disp)
 }
 enum { SEL_MEM, SEL_STACK };
 
+/* base + index * scale + disp + extra into dst; narrow: 32 bits of it. S0 and S1 are lost. False: cannot be expressed. */
+bool sel_offset(struct tr *t, unsigned dst, const struct sel_where *at, int extra, bool narrow);
 /* The linear address, and extra, into dst; S0 and S1 are lost. False: cannot be expressed. */
 bool sel_address(struct tr *t, unsigned dst, const struct sel_where *at, int extra);
 /* Make an operand accessible as *op, which may use S0, S1 and guest registers. RCX is lost. which: SEL_MEM, SEL_STACK. again: on a miss fill
